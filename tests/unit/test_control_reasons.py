@@ -29,6 +29,12 @@ def test_a_throw_away_reason_is_refused_with_a_good_example(reason: str) -> None
         check_reason(reason)
 
 
+def test_a_token_that_was_pasted_into_a_reason_is_masked() -> None:
+    said = check_reason("Ada's token leaked: ty_0123456789ab_" + "s3cret" * 7)
+    assert said == "Ada's token leaked: ty_0123456789ab_[redacted]"
+    assert check_reason(said) == said
+
+
 def test_the_marker_of_compatibility_cannot_be_typed_as_a_reason() -> None:
     with pytest.raises(Refused, match="is too short or too general"):
         check_reason(UNSPECIFIED, "compatible")

@@ -7,6 +7,7 @@ from typing import Final, Literal
 
 from taskyard.errors import InvalidReason
 from taskyard.wire.control_characters import STEERING
+from taskyard.wire.redaction import mask_tokens
 
 __all__ = ["MINIMUM_LENGTH", "UNSPECIFIED", "Mode", "check_reason"]
 
@@ -44,7 +45,7 @@ _EXAMPLE: Final = "Infrastructure recovered after 2-hour outage, ticket 12345"
 
 
 def check_reason(reason: str | None, mode: Mode = "strict") -> str:
-    """Return the reason for the audit log, on one line.
+    """Return the reason for the audit log, on one line, tokens and credentials masked.
 
     Raises `InvalidReason` if it gives no reason or hides text. Expected are 10 to 2,000 characters
     of text; the error's message has a good example. None comes from older calls that cannot give a
@@ -63,7 +64,8 @@ def check_reason(reason: str | None, mode: Mode = "strict") -> str:
         )
     if len(said) > _MAXIMUM_LENGTH:
         raise InvalidReason(f"a reason has at most {_MAXIMUM_LENGTH} characters, got {len(said)}")
-    return said
+    # It goes to logs, to every client that a switch refuses, and to rows that nothing removes.
+    return mask_tokens(said)
 
 
 def _refuse_hidden(reason: str) -> None:

@@ -15,6 +15,7 @@ from taskyard.errors import (
     InvalidReason,
     InvalidRights,
     InvalidSettings,
+    InvalidSwitch,
     KillSwitchOn,
     NotFound,
     NotPermitted,
@@ -53,9 +54,13 @@ _STEPS: Final[tuple[tuple[tuple[type[TaskyardError], ...], str], ...]] = (
     ((UnknownQueue, UnknownPriority), "See: taskyard env"),
     ((UnknownJobType,), "See: taskyard types list"),
     ((InvalidSettings, ServerUnreachable, PublishFailed), "See: taskyard check"),
-    ((InvalidPayload, InvalidReason, InvalidRights), "See: {path} --help"),
+    ((InvalidPayload, InvalidReason, InvalidRights, InvalidSwitch), "See: {path} --help"),
     ((Refused, NotFound), "See: {noun} list"),
 )
+
+
+# Nouns without a `list` of their own.
+_LISTED_BY: Final = {"taskyard kill": "taskyard switches"}
 
 
 @dataclass(slots=True)
@@ -144,6 +149,7 @@ def with_next_step(error: TaskyardError, path: str) -> str:
     for kinds, step in _STEPS:
         if isinstance(error, kinds):
             noun = " ".join(path.split()[:2])
+            noun = _LISTED_BY.get(noun, noun)
             return f"{_ended(text)} {step.format(path=path, noun=noun)}"
     return text
 
