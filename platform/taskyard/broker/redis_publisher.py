@@ -95,7 +95,7 @@ class RedisPublisher:
     ) -> None:
         """Put a message into the delay store until the switch is off; raises `PublishFailed`.
 
-        Workers and the relay release it then (`ParkedMessages.release`).
+        Any worker of the namespace releases it then (`ParkedMessages.release`).
         """
         due_us = parked_until_us(self._now_us(), until_us)
         # Its age counts from the time when it comes back: it was not too old before.
