@@ -45,12 +45,20 @@ def measured(
     total: int,
     enqueued_per_s: float,
 ) -> Drained:
-    """What happens between the two levels of a backlog of `total` jobs."""
+    """What happens between the two levels of a backlog of `total` jobs.
+
+    Raises TimeoutError, also if the jobs between the levels are done between two looks.
+    """
     start, before = await_level(contender, left, int(total * _FROM), workers)
     cpu_before = workers.cpu_s()
     end, after = await_level(contender, left, int(total * _TO), workers)
     cpu = [b - a for a, b in zip(cpu_before, workers.cpu_s(), strict=False)]
     done = before - after
+    if done <= 0:
+        raise TimeoutError(
+            f"{contender.name}: {total} jobs were done between two looks at the backlog, so "
+            "nothing can be measured. Enqueue more jobs"
+        )
     return Drained(
         enqueued_per_s=enqueued_per_s,
         jobs_per_s=done / (end - start),
