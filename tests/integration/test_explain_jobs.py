@@ -8,7 +8,6 @@ from __future__ import annotations
 import json
 import uuid
 from collections.abc import Iterator
-from typing import Any
 
 import pytest
 from sqlalchemy import Engine
@@ -24,7 +23,6 @@ from taskyard.control import Control
 from taskyard.control.explain import CauseKind as K
 from taskyard.errors import NotFound
 from taskyard.jobs.states import State
-from taskyard.switches import Kind, Mode, RedisSwitches, SwitchField, SwitchScope, SwitchState
 
 # Mirror, relay, reconcile and operators: by the role that they have in production.
 AS_RUNTIME = True
@@ -75,6 +73,8 @@ def test_without_a_worker_on_its_queue_the_command_starts_one_that_runs_it(
     assert " reads exec, plan" in first["text"] or " reads plan, exec" in first["text"]
     assert first["commands"] == ["taskyard worker --pool locator"]
     assert K.CONSUMERS_BUSY not in [cause["kind"] for cause in answer["causes"]]
+    pointer = f"\n\nWhy it is where it is: taskyard explain {job.job_id}\n"
+    assert asker.shell.run("jobs", "show", job.job_id).out.endswith(pointer)
     if broker == "redis":
         assert asker.cause(job.job_id, K.QUEUED)["text"].startswith("it is the next in queue")
     else:
@@ -82,6 +82,7 @@ def test_without_a_worker_on_its_queue_the_command_starts_one_that_runs_it(
     with asker.running(first):
         ended(stage, job.job_id, State.COMPLETED)
     assert asker.kinds(job.job_id) == [K.COMPLETED]
+    assert "taskyard explain" not in asker.shell.run("jobs", "show", job.job_id).out
 
 
 def test_behind_others_it_says_how_many_and_that_the_workers_are_busy(
@@ -185,19 +186,41 @@ def test_a_dead_letter_names_itself_and_its_command_replays_it(stage: Native, as
     )
 
 
-def test_a_rerouted_job_whose_message_stays_says_which_queue_needs_a_worker(
+def test_a_moved_jobs_message_leaves_a_queue_that_no_worker_reads_by_the_command(
     stage: Native, asker: Asker, broker: str
 ) -> None:
     if broker == "redis":
         pytest.skip("at Redis the relay moves the message itself")
-    job = stage.make("no worker")
-    stage.control.reroute(job.job_id, "plan", reason=WHY)
-    first = asker.await_first(job.job_id, K.REROUTED)
+    job = stage.make("no worker").job_id
+    eventually(lambda: asker.kinds(job)[0] == K.NO_CONSUMER, "no worker reads it")
+    for queue in ("ops", "plan"):
+        stage.control.reroute(job, queue, reason=WHY)
+    first = asker.await_first(job, K.OLD_QUEUE_UNREAD)
 
     assert "it was moved to queue plan by ops@example.com" in first["text"]
-    assert "its message is still in queue locator" in first["text"]
-    with asker.running(first):
-        ended(stage, job.job_id, State.COMPLETED)
+    assert "its message is still in queue locator, which no worker reads" in first["text"]
+    assert first["commands"] == [
+        "taskyard queues forward locator",
+        "taskyard worker --pool locator",
+    ]
+    assert asker.run(first).out == "1 forwarded, 0 returned to queue locator\n"
+    ended(stage, job, State.COMPLETED)
+
+
+def test_a_moved_jobs_message_that_a_worker_will_take_needs_no_command(
+    stage: Native, asker: Asker, broker: str
+) -> None:
+    if broker == "redis":
+        pytest.skip("at Redis the relay moves the message itself")
+    release = stage.fill(24)
+    job = stage.simple()
+    try:
+        stage.control.reroute(job, "plan", reason=WHY)
+        first = asker.await_first(job, K.REROUTED)
+        assert "its message is still in queue exec, and the worker that takes it" in first["text"]
+    finally:
+        release()
+    ended(stage, job, State.COMPLETED)
 
 
 def test_a_message_without_a_record_is_found_where_it_waits(
@@ -225,56 +248,6 @@ def test_an_id_that_nothing_knows_is_said_and_has_its_exit_code(
     ran = asker.shell.run("explain", str(uuid.uuid4()))
     assert ran.code == 4
     assert "No job has this id" in ran.out
-
-
-def switched(stage: Native, field: SwitchField, mode: Mode, since_us: int = 1) -> RedisSwitches:
-    switches = RedisSwitches(stage.harness.redis, stage.scene.settings.namespace)
-    now_us = stage.harness.yard.records.now_us()
-    since = since_us or now_us
-    by: dict[str, Any] = {"operator": "ada@example.com", "reason": "Database failover, ticket 77"}
-    switches.put(field, SwitchState(mode, now_us, since, **by))
-    return switches
-
-
-@pytest.mark.parametrize(
-    ("field", "mode", "kind"),
-    [
-        (SwitchField.pause("locator"), Mode.HOLD, K.PAUSED),
-        (SwitchField.kill("all"), Mode.HOLD, K.KILLED),
-        (SwitchField.kill("queue:locator"), Mode.HOLD, K.KILLED),
-        (SwitchField.kill("type:locator_act"), Mode.HOLD, K.KILLED),
-        (SwitchField.kill("type:locator_act"), Mode.REFUSE, K.HELD_AS_NEW),
-    ],
-    ids=str,
-)
-def test_a_switch_blocks_before_all_else_and_says_who_and_why(
-    field: SwitchField, mode: Mode, kind: K, stage: Native, asker: Asker
-) -> None:
-    job = stage.make("no worker")
-    switched(stage, field, mode)
-    try:
-        answer = asker.explain(job.job_id)
-    finally:
-        stage.harness.redis.delete(f"{stage.scene.settings.namespace}:switches")
-    first, *others = answer["causes"]
-    assert first["kind"] == kind
-    assert "by ada@example.com: database failover, ticket 77" in first["text"].lower()
-    holds_queue = mode is Mode.HOLD and field.scope in (SwitchScope.ALL, SwitchScope.QUEUE)
-    # A worker that an earlier test killed counts as alive for 10 s, so its queue may look served.
-    assert not (holds_queue and K.NO_CONSUMER in [one["kind"] for one in others])
-    stage.control.cancel(job.job_id, reason=WHY)
-
-
-def test_a_switch_that_refuses_does_not_hold_a_job_that_came_before_it(
-    stage: Native, asker: Asker
-) -> None:
-    job = stage.make("no worker")
-    switched(stage, SwitchField(Kind.KILL, SwitchScope.ALL), Mode.REFUSE, since_us=0)
-    try:
-        asker.await_first(job.job_id, K.NO_CONSUMER)
-    finally:
-        stage.harness.redis.delete(f"{stage.scene.settings.namespace}:switches")
-    stage.control.cancel(job.job_id, reason=WHY)
 
 
 def test_programs_ask_control_and_a_bound_identity_hears_of_its_own_queues_alone(

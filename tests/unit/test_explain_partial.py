@@ -35,7 +35,7 @@ SILENT = {
     Server.POSTGRES: K.POSTGRES_SILENT,
 }
 # What is said in the place of a part that is missing, and is true all the same.
-INSTEAD = {K.LEDGER_ONLY, K.LETTER_UNREAD, *SILENT.values()}
+INSTEAD = {K.LEDGER_ONLY, K.REROUTED, K.LETTER_UNREAD, *SILENT.values()}
 
 
 def record(state: str, **fields: object) -> Record:
@@ -99,6 +99,11 @@ SCENES: dict[str, tuple[FromRecords, FromBroker | None, FromPostgres]] = {
     "rerouted": (
         FromRecords(NOW_US, record("rerouted", verb="r")),
         waiting(Where.RABBITMQ),
+        FromPostgres(row("rerouted"), verbs={"r": ("ada", "a reason")}, old_queue="plan"),
+    ),
+    "rerouted and unread": (
+        FromRecords(NOW_US, record("rerouted", verb="r")),
+        waiting(Where.RABBITMQ, old=QueueState("plan", 1, 0)),
         FromPostgres(row("rerouted"), verbs={"r": ("ada", "a reason")}, old_queue="plan"),
     ),
     "lost": (

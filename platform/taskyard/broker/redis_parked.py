@@ -68,5 +68,16 @@ class ParkedMessages:
         """Return how many messages a switch holds, at most: some may have gone on otherwise."""
         return int(self._client.zcard(self._keys(switch)[3]))
 
+    def holding(self, name: str) -> tuple[str, ...]:
+        """Return the fields of the switches that hold the entry of this name, on or not."""
+        switches = sorted(self.switches())
+        with self._client.pipeline(transaction=False) as pipe:
+            for switch in switches:
+                pipe.zscore(self._keys(switch)[3], name)
+            scores = pipe.execute()
+        return tuple(
+            switch for switch, score in zip(switches, scores, strict=True) if score is not None
+        )
+
     def _keys(self, switch: str) -> list[str]:
         return [*self._delayed, self.key, f"{self.key}:{switch}"]

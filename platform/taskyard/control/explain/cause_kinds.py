@@ -53,6 +53,7 @@ class CauseKind(StrEnum):
     MESSAGE_UNSEEN = "message_unseen"
     HELD_BY_DEAD = "held_by_dead"
     REROUTED = "rerouted"
+    OLD_QUEUE_UNREAD = "old_queue_unread"
     REPLACED = "replaced"
     RETRY_AT = "retry_at"
     SCHEDULED = "scheduled"

@@ -20,6 +20,7 @@ _RECORDS: Final = frozenset({_R})
 _BROKER: Final = frozenset({_R, _B})
 _POSTGRES: Final = frozenset({_P})
 _BOTH: Final = frozenset({_R, _P})
+_ALL: Final = frozenset(Server)
 _NOTHING: Final[frozenset[Server]] = frozenset()
 _WHY: Final = '--reason "WHY"'
 _CANCEL: Final = f"taskyard jobs cancel {{job}} {_WHY}"
@@ -215,6 +216,13 @@ CAUSES: Final[Mapping[CauseKind, Meaning]] = {
         (_START,),
         waits="a worker that reads the old queue moves it",
     ),
+    K.OLD_QUEUE_UNREAD: Meaning(
+        "it was moved to queue {queue}{by}; its message is still in queue {old}, which no worker "
+        "reads",
+        _ALL,
+        ("taskyard queues forward {old}", _START),
+        waits="the first moves its message now; a worker that reads queue {old} does it too",
+    ),
     K.REPLACED: Meaning(
         "its task put another task in its place; the job continues after that one",
         _RECORDS,
@@ -234,9 +242,9 @@ CAUSES: Final[Mapping[CauseKind, Meaning]] = {
         waits="a worker runs it when it is due; no command runs it sooner, this one ends it",
     ),
     K.PARKED: Meaning(
-        "its message waits apart from its queue for the end of a switch",
+        "its message waits {place} until {switch} is off",
         _BROKER,
-        waits="it comes back within {back_s} s after the switch is off",
+        waits="it comes back within {back} after that",
         see=_AGAIN,
     ),
     K.NO_CONSUMER: Meaning(

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Final
 
+from taskyard.broker import PARKED_S
 from taskyard.clock import us_of
 from taskyard.control.explain.cause_kinds import CauseKind
 from taskyard.control.explain.explanation import Cause, cause_of
@@ -20,8 +21,6 @@ from taskyard.switches import Kind, Mode, SwitchField, SwitchScope, SwitchState,
 __all__ = ["causes_of_waiting"]
 
 K = CauseKind
-# A parked message looks again so often at RabbitMQ; at Redis workers release it within seconds.
-_LOOKS_AGAIN_S: Final = 30
 _MOST_WORKERS: Final = 5
 
 
@@ -33,10 +32,10 @@ def causes_of_waiting(facts: Facts, said: FromRecords) -> Iterator[Cause]:
     yield from _of_record(facts, said)
     if facts.broker is None or _is_left_at_rabbitmq(said, facts.broker):
         return
-    parked = any(not _holds_queue(field, state) for field, state in switches)
-    yield from _of_message(facts, said, facts.broker, parked=parked)
+    parked = [field for field, state in switches if not _holds_queue(field, state)]
+    yield from _of_message(facts, said, facts.broker, parked)
     if not any(_holds_queue(field, state) for field, state in switches):
-        yield from _of_workers(facts, said, facts.broker)
+        yield from _of_workers(facts, said, facts.broker, parked=bool(parked))
     if facts.broker.stale:
         stale = ", ".join(":".join(map(str, one)) for one in facts.broker.stale)
         yield cause_of(K.STALE_MESSAGE, {"stale": stale})
@@ -51,7 +50,11 @@ def _is_left_at_rabbitmq(said: FromRecords, found: FromBroker) -> bool:
 
 
 def _switches(facts: Facts, said: FromRecords) -> Iterator[tuple[SwitchField, SwitchState]]:
-    """Yield the switches that keep the job from running."""
+    """Yield the switches that keep the job from running.
+
+    Without a record the type and the domain are unknown, but what holds its message is known.
+    """
+    parked = () if facts.broker is None else facts.broker.parked
     for field in fields_of(facts.queue, facts.fact("type"), facts.fact("domain") or None):
         state = said.switches.get(field)
         if state is None:
@@ -59,6 +62,10 @@ def _switches(facts: Facts, said: FromRecords) -> Iterator[tuple[SwitchField, Sw
         admitted_us = said.record.number("admitted") or said.now_us
         if state.mode is Mode.HOLD or admitted_us >= state.since_us:
             yield field, state
+    if said.record.state is State.NONE:
+        for field, state in said.switches.items():
+            if str(field) in parked and field.scope in (SwitchScope.TYPE, SwitchScope.DOMAIN):
+                yield field, state
 
 
 def _holds_queue(field: SwitchField, state: SwitchState) -> bool:
@@ -79,6 +86,12 @@ def _switch(field: SwitchField, state: SwitchState, now_us: int) -> Cause:
     }
     chosen = K.PAUSED if field.kind is Kind.PAUSE else kind
     return cause_of(chosen, values, mode=state.mode, until_us=state.until_us or None)
+
+
+def _switch_name(field: str) -> str:
+    """Name the switch of a field's text, which another program may have written."""
+    kind, _, on = field.partition(" ")
+    return f"the pause of {on}" if kind == Kind.PAUSE else f"the kill switch on {on}"
 
 
 # -- the record ------------------------------------------------------------------------------------
@@ -110,22 +123,25 @@ def _of_record(facts: Facts, said: FromRecords) -> Iterator[Cause]:
 def _rerouted(facts: Facts, said: FromRecords) -> Cause:
     stored, record = facts.postgres, said.record
     verbs = {} if stored is None else stored.verbs
-    found = "" if facts.broker is None or facts.broker.place is None else facts.broker.queue
+    broker = facts.broker
+    found = "" if broker is None or broker.place is None else broker.queue
     old = found or ("" if stored is None else stored.old_queue)
     values = {
         "queue": record.queue,
         "by": by(verbs.get(record.fields.get("verb", ""))),
-        "old": f"queue {old}" if old else "the queue where it was",
         "start_worker": start_worker(facts.settings, old or "OLD_QUEUE"),
     }
-    return cause_of(K.REROUTED, values)
+    if old and broker is not None and broker.old is not None and broker.old.consumers == 0:
+        return cause_of(K.OLD_QUEUE_UNREAD, {**values, "old": old})
+    where = f"queue {old}" if old else "the queue where it was"
+    return cause_of(K.REROUTED, {**values, "old": where})
 
 
 # -- the message -----------------------------------------------------------------------------------
 
 
 def _of_message(
-    facts: Facts, said: FromRecords, found: FromBroker, *, parked: bool
+    facts: Facts, said: FromRecords, found: FromBroker, switches: Sequence[SwitchField]
 ) -> Iterator[Cause]:
     queue = found.queue or facts.queue
     values: dict[str, object] = {
@@ -133,14 +149,15 @@ def _of_message(
         "queue": queue,
         "holder": found.holder,
         "why": found.why,
-        "back_s": _LOOKS_AGAIN_S,
         "start_worker": start_worker(facts.settings, queue),
     }
     match found.where:
         case Where.QUEUE:
             yield from _queued(found, values)
-        case Where.DELAYED if parked:
-            yield cause_of(K.PARKED, values)
+        case Where.DELAYED if found.parked:
+            named = " is off and ".join(map(_switch_name, found.parked))
+            more = {"place": "apart from its queue", "switch": named, "back": "seconds"}
+            yield cause_of(K.PARKED, {**values, **more})
         case Where.DELAYED if found.due_us and said.record.state is not State.RETRYING:
             due = when(found.due_us, said.now_us)
             yield cause_of(K.SCHEDULED, {**values, "due": due}, due_us=found.due_us)
@@ -155,7 +172,7 @@ def _of_message(
         case Where.NOWHERE if not said.replaced:
             yield from _nowhere(facts, said)
         case Where.RABBITMQ:
-            yield from _at_rabbitmq(said, found, values)
+            yield from _at_rabbitmq(said, found, values, switches)
 
 
 def _queued(found: FromBroker, values: dict[str, object]) -> Iterator[Cause]:
@@ -189,11 +206,19 @@ def _nowhere(facts: Facts, said: FromRecords) -> Iterator[Cause]:
 
 
 def _at_rabbitmq(
-    said: FromRecords, found: FromBroker, values: dict[str, object]
+    said: FromRecords,
+    found: FromBroker,
+    values: dict[str, object],
+    switches: Sequence[SwitchField],
 ) -> Iterator[Cause]:
     waits_for_its_time = said.record.number("due") > said.now_us
     unpublished = said.record.fields.get("published") == "0"
     if waits_for_its_time or unpublished or found.state is None or said.replaced:
+        return
+    if switches:
+        place = f"in queue {values['queue']}, or apart from it if a worker has taken it,"
+        more = {"place": place, "switch": _switch_name(str(switches[0])), "back": f"{PARKED_S:g} s"}
+        yield cause_of(K.PARKED, {**values, **more})
         return
     waiting = found.state.waiting
     shown = "an unknown number of" if waiting is None else waiting
@@ -203,7 +228,9 @@ def _at_rabbitmq(
 # -- the workers -----------------------------------------------------------------------------------
 
 
-def _of_workers(facts: Facts, said: FromRecords, found: FromBroker) -> Iterator[Cause]:
+def _of_workers(
+    facts: Facts, said: FromRecords, found: FromBroker, *, parked: bool
+) -> Iterator[Cause]:
     # What waits for its own time, or is with a worker, needs no other worker now.
     if found.state is None or found.where in (Where.LIVE_WORKER, Where.ELSEWHERE):
         return
@@ -218,7 +245,8 @@ def _of_workers(facts: Facts, said: FromRecords, found: FromBroker) -> Iterator[
         case QueueState(consumers=0):
             yield cause_of(K.NO_CONSUMER, {**values, "workers": _workers(facts, said)})
         case QueueState(consumers=int() as count) if found.where in (Where.QUEUE, Where.RABBITMQ):
-            if said.record.number("due") > said.now_us:
+            waits_for_its_time = said.record.number("due") > said.now_us
+            if waits_for_its_time or (parked and found.where is Where.RABBITMQ):
                 return
             consumers = f"{count_of(count, 'worker')} read{'s' * (count == 1)}"
             held = "" if found.held is None else f", and workers hold {found.held} messages"

@@ -59,7 +59,9 @@ class FromBroker:
 
     `queue` is the queue that was found, by the settings' name. `held` is how many messages all
     workers of this broker hold, None if unknown. `death` says where the message of a dead worker's
-    job is. `why` is why the place is unknown.
+    job is. `parked` are the switches that hold it in the delay store, as their field's text.
+    `old` is the queue at RabbitMQ out of which a rerouted job was moved. `why` is why the place is
+    unknown.
     """
 
     where: Where
@@ -70,6 +72,8 @@ class FromBroker:
     holder: str = ""
     held: int | None = None
     death: MessageState | None = None
+    parked: Sequence[str] = ()
+    old: QueueState | None = None
     stale: Sequence[tuple[int, int, int]] = ()
     why: str = ""
 

@@ -13,7 +13,7 @@ from typing import Any, Final
 
 import redis
 
-from taskyard.broker import Layout, is_amqp, own_layout
+from taskyard.broker import Layout, ParkedMessages, is_amqp, own_layout
 from taskyard.broker.connection import check_broker_url
 from taskyard.clock import SYSTEM_CLOCK, us_of
 from taskyard.control.explain.job_facts import FromBroker, FromRecords, Where
@@ -44,12 +44,18 @@ _WITH_MESSAGE: Final = frozenset({State.ACCEPTED, State.RUNNING, State.RETRYING,
 
 
 def read_broker(
-    settings: Settings, records: Records, job_id: str, said: FromRecords | None, queue: str
+    settings: Settings,
+    records: Records,
+    job_id: str,
+    said: FromRecords | None,
+    queue: str,
+    old_queue: str = "",
 ) -> FromBroker | None:
     """Return where the job's message is; None for a job that needs none.
 
-    Without the records only the queue is known. Raises Taskyard's errors of the broker, and
-    redis-py's of the records.
+    `old_queue` is the one out of which a rerouted job was moved; empty if it is unknown. Without
+    the records only the queue is known. Raises Taskyard's errors of the broker, and redis-py's of
+    the records.
     """
     state = State.NONE if said is None else said.record.state
     if state is not State.NONE and state not in _WITH_MESSAGE:
@@ -62,7 +68,8 @@ def read_broker(
         death = None if hands is None else hands.message
         return FromBroker(Where.LIVE_WORKER, queue, counts, death=death)
     if is_amqp(settings):
-        return FromBroker(Where.RABBITMQ, queue, counts)
+        old = _counts(settings, old_queue) if state is State.REROUTED else None
+        return FromBroker(Where.RABBITMQ, queue, counts, old=old)
     url = check_broker_url(settings)
     client = connect(url, retries=0, variable=BROKER, timeout_s=SEARCH_S)
     with closing(client), reachable(url, variable=BROKER):
@@ -98,6 +105,7 @@ class _Search:
         self._queue = queue
         self._budget = Budget(SYSTEM_CLOCK, SEARCH_S)
         self._found = Messages()
+        self._parked = ParkedMessages(settings.namespace, client)
 
     def run(self) -> FromBroker:
         """Return where the message is: with a worker, in the delay store, in its queue."""
@@ -135,13 +143,14 @@ class _Search:
             for member in members:
                 pipe.zscore(prefix, member)
             entries, *scores = pipe.execute()
-        for entry, due_ms in zip(entries, scores, strict=True):
+        for member, entry, due_ms in zip(members, entries, scores, strict=True):
             if entry is not None and due_ms is not None:
                 key, _, raw = entry.partition(b"\n")
                 note_message(self._found, json.loads(raw), f"{prefix}:messages")
                 if self._found.waits(self._seen):
                     queue = self._queue_of(key.decode("utf-8", "replace")) or self._queue
-                    return FromBroker(Where.DELAYED, queue, due_us=int(due_ms) * 1000)
+                    due_us, parked = int(due_ms) * 1000, self._parked.holding(member)
+                    return FromBroker(Where.DELAYED, queue, due_us=due_us, parked=parked)
         return None
 
     def _queued(self) -> FromBroker | None:

@@ -55,7 +55,8 @@ def read_facts(
             with _asked(Server.POSTGRES, settings, outages), _engine(settings, engine) as opened:
                 postgres = replace(postgres, gate=why_closed(opened, own))
         with _asked(Server.BROKER, settings, outages):
-            broker = read_broker(settings, own, job_id, records, _queue(records, postgres))
+            queues = _queue(records, postgres), _old_queue(postgres)
+            broker = read_broker(settings, own, job_id, records, *queues)
     return Facts(settings, job_id, outages, reader, records, broker, postgres)
 
 
@@ -68,6 +69,10 @@ def _queue(records: FromRecords | None, postgres: FromPostgres | None) -> str:
         return records.next_queue or records.record.queue
     row: Mapping[str, object] = (postgres.row if postgres is not None else None) or {}
     return str(row.get("queue") or "")
+
+
+def _old_queue(postgres: FromPostgres | None) -> str:
+    return "" if postgres is None else postgres.old_queue
 
 
 @contextmanager

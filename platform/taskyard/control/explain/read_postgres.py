@@ -49,7 +49,7 @@ def read_postgres(
         requests=requests,
         verbs={str(one["request_id"]): _who(one) for one in audited},
         applied=_applied(audited),
-        old_queue=_old_queue(audited),
+        old_queue=_old_queue(audited, records),
     )
 
 
@@ -86,10 +86,18 @@ def _applied(audited: list[Mapping[str, Any]]) -> dict[str, tuple[str, str]]:
     return {row["action_type"]: _who(row) for row in done}
 
 
-def _old_queue(audited: list[Mapping[str, Any]]) -> str:
-    """Return the queue in which the job was when it was moved last."""
-    moved = [row["detail"] or {} for row in audited if row["outcome"] == Outcome.REQUESTED]
-    return next((str(detail["queue"]) for detail in moved if "to_queue" in detail), "")
+def _old_queue(audited: list[Mapping[str, Any]], records: FromRecords | None) -> str:
+    """Return the queue in which the job was before it was moved; empty if it is unknown.
+
+    A job may be moved again before its message follows: that is still in the first of these queues.
+    """
+    requested = [row["detail"] or {} for row in audited if row["outcome"] == Outcome.REQUESTED]
+    moved = [detail for detail in requested if "to_queue" in detail]
+    first = "" if records is None else records.record.fields.get("moved_from", "")
+    from_first = [
+        one for one in moved if f"{one['epoch']}:{one['generation']}" == first.rpartition(":")[0]
+    ]
+    return next((str(detail["queue"]) for detail in from_first or moved), "")
 
 
 def _requests(

@@ -16,7 +16,7 @@ from taskyard.inspection.job_holder import JobHolder
 from taskyard.inspection.message_after_worker_death import Place
 from taskyard.inspection.queue_counts import QueueState
 from taskyard.jobs.attempt_outcomes import cause_summary
-from taskyard.jobs.states import TERMINAL, State
+from taskyard.jobs.states import LIVE, TERMINAL, State
 from taskyard.ops.cli.console import (
     Command,
     print_json,
@@ -64,6 +64,9 @@ def command(
         put_facts(_facts(view))
         say("")
         put(_history(view))
+        if view.state in LIVE:
+            say("")
+            say(f"Why it is where it is: taskyard explain {view.job_id}")
 
 
 def _facts(view: JobView) -> Iterator[tuple[str, object]]:
