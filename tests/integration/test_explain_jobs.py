@@ -126,7 +126,7 @@ def test_a_running_job_says_who_has_it_and_each_command_goes_one_step_further(
     job = stage.make("running")
     first = asker.await_first(job.job_id, K.RUNNING)
 
-    assert "attempt 1 runs since 20" in first["text"]
+    assert "attempt 1 has run since 20" in first["text"]
     assert "worker worker@" in first["text"]
     assert first["facts"]["worker_lives"] is True
     asker.run(first, 0)

@@ -120,8 +120,8 @@ CAUSES: Final[Mapping[CauseKind, Meaning]] = {
         see=_AUDIT,
     ),
     K.RUNNING: Meaning(
-        "attempt {attempt} runs since {started}; worker {worker} has the lease until {until} and "
-        "renews it",
+        "attempt {attempt} has run since {started}; worker {worker} has the lease until {until} "
+        "and renews it",
         _RECORDS,
         (_CANCEL, _ABORT),
         waits="it ends by itself; these commands end it sooner",
@@ -146,18 +146,18 @@ CAUSES: Final[Mapping[CauseKind, Meaning]] = {
         ("taskyard reconcile", f"taskyard reconcile --accept {_WHY}"),
     ),
     K.PAUSED: Meaning(
-        "queue {queue} is paused since {since}{until}, by {operator}: {reason}",
+        "queue {queue} has been paused since {since}{until}, by {operator}: {reason}",
         _RECORDS,
         (f"taskyard queues resume {{queue}} {_WHY}",),
     ),
     K.KILLED: Meaning(
-        "the kill switch on {on} holds it since {since}{until}, by {operator}: {reason}",
+        "the kill switch on {on} has held it since {since}{until}, by {operator}: {reason}",
         _RECORDS,
         (f"taskyard kill off {{on}} {_WHY}",),
     ),
     K.HELD_AS_NEW: Meaning(
-        "the kill switch on {on} refuses new jobs since {since}{until}, and this one came later "
-        "by a way that cannot be refused, so it waits. By {operator}: {reason}",
+        "the kill switch on {on} has refused new jobs since {since}{until}, and this one came "
+        "later by a way that cannot be refused, so it waits. By {operator}: {reason}",
         _RECORDS,
         (f"taskyard kill off {{on}} {_WHY}",),
     ),
@@ -233,13 +233,13 @@ CAUSES: Final[Mapping[CauseKind, Meaning]] = {
         "attempt {attempt} failed with {cause}; the next begins {due}",
         _RECORDS,
         (_CANCEL,),
-        waits="a worker runs it when it is due; no command runs it sooner, this one ends it",
+        waits="a worker runs it when it is due; no command runs it sooner; this one ends it",
     ),
     K.SCHEDULED: Meaning(
         "it was enqueued for later: it waits in the delay store, due {due}",
         _BROKER,
         (_CANCEL,),
-        waits="a worker runs it when it is due; no command runs it sooner, this one ends it",
+        waits="a worker runs it when it is due; no command runs it sooner; this one ends it",
     ),
     K.PARKED: Meaning(
         "its message waits {place} until {switch} is off",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from itertools import pairwise
 from typing import Any, Final
 
 from taskyard.clock import US, from_us
@@ -11,7 +12,8 @@ from taskyard.wire.redaction import redact_text
 
 __all__ = ["ago", "by", "cause_text", "count_of", "moment_us", "when"]
 
-_STEPS: Final = ((86_400, "d"), (3_600, "h"), (60, "m"))
+_STEPS: Final = ((86_400, "d"), (3_600, "h"), (60, "m"), (1, "s"))
+_MINUTE: Final = 60
 _LONGEST: Final = 200
 
 
@@ -33,10 +35,12 @@ def ago(us: int, now_us: int) -> str:
 
 
 def _duration(us: int) -> str:
+    """Return it rounded down in its two largest units, or in one that is enough: `1h 59m`, `7m`."""
     seconds = max(us, 0) // US
-    for size, unit in _STEPS:
+    for (size, unit), (smaller, part) in pairwise(_STEPS):
         if seconds >= size:
-            return f"{seconds // size}{unit}"
+            rest = seconds % size // smaller if size > _MINUTE else 0
+            return f"{seconds // size}{unit}" + (f" {rest}{part}" if rest else "")
     return f"{seconds}s"
 
 
