@@ -21,7 +21,7 @@ from taskyard import audit, outbox
 from taskyard.broker import RabbitQueueMessages, RedisQueueMessages
 from taskyard.control import purge_batch
 from taskyard.jobs.states import State
-from taskyard.records import Records
+from taskyard.records import OperatorVerbs, Records
 
 JOBS = 5
 
@@ -30,7 +30,7 @@ SEAMS: dict[str, tuple[Any, str, int]] = {
     "look": (Records, "read_many", 1),
     "request": (audit, "write_many", 1),
     "intents": (outbox, "put_many", 1),
-    "cancel": (Records, "cancel_many", 1),
+    "cancel": (OperatorVerbs, "many", 1),
     "answer": (audit, "write_many", 2),
     "finish": (outbox, "finish_many", 1),
     "batch": (purge_batch, "cancel_batch", 1),

@@ -23,10 +23,11 @@ from taskyard.control.operator_verb import VerbCall
 from taskyard.jobs.states import Event
 from taskyard.jobs.verb_refusals import refusal_text
 from taskyard.records import (
-    CancelAnswer,
     CancelRequested,
     EndedAttempt,
+    LiveVerbCall,
     Records,
+    VerbAnswer,
     VerbApplied,
     VerbRefused,
     VerbTarget,
@@ -87,8 +88,11 @@ def cancel_batch(
     with engine.begin() as connection:
         # No relay takes these before the commit. One that a relay holds already, it answers.
         ours = outbox.lock_open(connection, [request.id for request in requests])
-        calls = [(request.target, str(request.id)) for request in requests]
-        answers = records.cancel_many(calls, call.identity.subject)
+        operator = call.identity.subject
+        calls = [
+            LiveVerbCall(Event.CANCEL, each.target, str(each.id), operator) for each in requests
+        ]
+        answers = records.verbs.many(calls)
         rows = {
             request.id: _outcome(request, answer)
             for request, answer in zip(requests, answers, strict=True)
@@ -127,7 +131,7 @@ def _intent(call: VerbCall, request: _Request) -> outbox.Intent:
     return outbox.Intent(request.id, kind, target.job_id, target.epoch or 0, payload)
 
 
-def _outcome(request: _Request, answer: CancelAnswer) -> audit.Entry | None:
+def _outcome(request: _Request, answer: VerbAnswer | RedisError) -> audit.Entry | None:
     """Return the row that answers the request; None if a relay has more to do for it."""
     match answer:
         case VerbRefused(why, state):
@@ -152,7 +156,7 @@ def _is_unfinished(answer: VerbApplied) -> bool:
     return answer.letter or answer.attempt is not EndedAttempt.NONE or answer.reply is not None
 
 
-def _cancelled(target: VerbTarget, answer: CancelAnswer) -> Cancelled:
+def _cancelled(target: VerbTarget, answer: VerbAnswer | RedisError) -> Cancelled:
     match answer:
         case VerbApplied():
             left = _is_unfinished(answer)

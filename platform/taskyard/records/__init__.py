@@ -2,7 +2,6 @@
 
 from taskyard.records.attempt_stops import AttemptStops, Stop, StopAnswer
 from taskyard.records.bulk_admission import SCRIPTS_AHEAD
-from taskyard.records.bulk_cancel import CancelAnswer, CancelCall
 from taskyard.records.bulk_states import End
 from taskyard.records.job_keys import Keys
 from taskyard.records.job_record import Record
@@ -15,7 +14,7 @@ from taskyard.records.live_workers import (
     left_by_dead,
     lives,
 )
-from taskyard.records.operator_verbs import OperatorVerbs, VerbAnswer, VerbCall, VerbTarget
+from taskyard.records.operator_verbs import LiveVerbCall, OperatorVerbs, VerbAnswer, VerbTarget
 from taskyard.records.records import Records
 from taskyard.records.script_calls import ReplayCall
 from taskyard.records.script_replies import (
@@ -58,8 +57,6 @@ __all__ = [
     "Admitted",
     "AttemptStops",
     "BeginAnswer",
-    "CancelAnswer",
-    "CancelCall",
     "CancelRequested",
     "DeadLetterAnswer",
     "Decided",
@@ -71,6 +68,7 @@ __all__ = [
     "Forward",
     "Held",
     "Keys",
+    "LiveVerbCall",
     "Member",
     "NotHeld",
     "OperatorVerbs",
@@ -92,7 +90,6 @@ __all__ = [
     "UnknownHistory",
     "VerbAnswer",
     "VerbApplied",
-    "VerbCall",
     "VerbRefused",
     "VerbTarget",
     "WithoutRun",

@@ -18,7 +18,7 @@ from taskyard.records.script_replies import (
 )
 from taskyard.store import Argument
 
-__all__ = ["OperatorVerbs", "VerbAnswer", "VerbCall", "VerbTarget", "parse_verb", "verb_arguments"]
+__all__ = ["LiveVerbCall", "OperatorVerbs", "VerbAnswer", "VerbTarget"]
 
 VerbAnswer = VerbApplied | CancelRequested | VerbRefused
 
@@ -39,7 +39,7 @@ class VerbTarget:
 
 
 @dataclass(frozen=True, slots=True)
-class VerbCall:
+class LiveVerbCall:
     """One call of a verb; `own` is its own argument: a result in bytes, or the new queue."""
 
     event: Event
@@ -59,13 +59,13 @@ class OperatorVerbs:
     def __init__(self, calls: ScriptCalls, kept_result: Callable[[str], str]) -> None:
         self._calls, self._kept_result = calls, kept_result
 
-    def many(self, calls: Sequence[VerbCall]) -> list[VerbAnswer | RedisError]:
+    def many(self, calls: Sequence[LiveVerbCall]) -> list[VerbAnswer | RedisError]:
         """Call verbs on many jobs in one round trip; return the answers in the calls' order.
 
         An error stands for each call that failed. Raises redis-py's error if the server is lost.
         """
         answers = self._calls.each([self._script_call(one) for one in calls])
-        return [each if isinstance(each, RedisError) else parse_verb(each) for each in answers]
+        return [each if isinstance(each, RedisError) else _parsed(each) for each in answers]
 
     def cancel(
         self, target: VerbTarget, request_id: str, operator: str
@@ -99,12 +99,12 @@ class OperatorVerbs:
         operator: str,
         own: bytes | str | None = None,
     ) -> VerbAnswer:
-        call = VerbCall(event, target, request_id, operator, own)
-        return parse_verb(self._calls.one(self._script_call(call)))
+        call = LiveVerbCall(event, target, request_id, operator, own)
+        return _parsed(self._calls.one(self._script_call(call)))
 
-    def _script_call(self, call: VerbCall) -> ScriptCall:
+    def _script_call(self, call: LiveVerbCall) -> ScriptCall:
         target = call.target
-        arguments = verb_arguments(target, call.request_id, call.operator)
+        arguments = _arguments(target, call.request_id, call.operator)
         if call.own is not None:
             arguments.append(call.own)
         if call.event is Event.FORCE_COMPLETE:
@@ -112,7 +112,7 @@ class OperatorVerbs:
         return ScriptCall(call.event.value, target.job_id, arguments)
 
 
-def verb_arguments(target: VerbTarget, request_id: str, operator: str) -> list[Argument]:
+def _arguments(target: VerbTarget, request_id: str, operator: str) -> list[Argument]:
     """Return the arguments that every verb's script has after the job's id."""
     seen = (target.epoch, target.generation, target.version)
     arguments: list[Argument] = ["" if part is None else part for part in seen]
@@ -125,7 +125,7 @@ def _applied(answer: VerbAnswer) -> VerbApplied | VerbRefused:
     return answer
 
 
-def parse_verb(raw: Sequence[bytes]) -> VerbAnswer:
+def _parsed(raw: Sequence[bytes]) -> VerbAnswer:
     """Return a verb's answer from its script's reply."""
     kind = raw[0]
     if kind == b"refused":

@@ -15,7 +15,6 @@ from taskyard.jobs.attempt_outcomes import Decision
 from taskyard.jobs.states import Event, State
 from taskyard.records.attempt_stops import AttemptStops
 from taskyard.records.bulk_admission import Admissions, Upcoming, record_publications
-from taskyard.records.bulk_cancel import CancelAnswer, CancelCall, cancel_many, note_gone_many
 from taskyard.records.bulk_states import End, read_ends, read_many, read_states
 from taskyard.records.job_keys import Keys
 from taskyard.records.job_record import Record
@@ -160,12 +159,8 @@ class Records:
         """
         if len(lives) == 1:
             return [self._confirmed(*lives[0])]
-        script = self._scripts["confirm"]
-        with self.client.pipeline(transaction=False) as pipe:
-            script.queue_load(pipe)
-            for job_id, epoch in lives:
-                script.queue(pipe, self.keys.script_keys(job_id), [job_id, epoch])
-            answers = pipe.execute(raise_on_error=False)[1:]
+        calls = [ScriptCall("confirm", job_id, [epoch]) for job_id, epoch in lives]
+        answers = self._calls.each(calls)
         return [answer if isinstance(answer, RedisError) else None for answer in answers]
 
     def _confirmed(self, job_id: str, epoch: int) -> RedisError | None:
@@ -340,12 +335,7 @@ class Records:
 
     def forget_deliveries(self, job_ids: Sequence[str]) -> None:
         """Set the deliveries of jobs back to 0, in one round trip; raises redis-py's errors."""
-        script = self._scripts["forget_deliveries"]
-        with self.client.pipeline(transaction=False) as pipe:
-            script.queue_load(pipe)
-            for job_id in job_ids:
-                script.queue(pipe, self.keys.script_keys(job_id), [])
-            pipe.execute()
+        self._calls.all([ScriptCall("forget_deliveries", job_id, []) for job_id in job_ids])
 
     def replay(
         self,
@@ -413,13 +403,13 @@ class Records:
         """Return the records of many jobs in one round trip; an error for each that failed."""
         return read_many(self.client, self.keys, job_ids)
 
-    def cancel_many(self, calls: Sequence[CancelCall], operator: str) -> list[CancelAnswer]:
-        """Cancel many jobs in one round trip; see `bulk_cancel.cancel_many`."""
-        return cancel_many(self.client, self._scripts["cancel"], self.keys, calls, operator)
-
     def note_gone_many(self, lives: Sequence[tuple[str, int]]) -> None:
-        """Note for many (job id, epoch) that no worker will see their message any more."""
-        note_gone_many(self.client, self._scripts["message_gone"], self.keys, lives)
+        """Note for many (job id, epoch) that no worker will see their message any more.
+
+        The record of a job that an operator has ended then lasts as usual, and no longer until its
+        message comes. Raises redis-py's errors.
+        """
+        self._calls.all([ScriptCall("message_gone", job_id, [epoch]) for job_id, epoch in lives])
 
     def ends(self, job_ids: Sequence[str]) -> list[End]:
         """Return record and result of many jobs in one round trip."""

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 import redis
-from redis.exceptions import ResponseError
+from redis.exceptions import RedisError, ResponseError
 
 from taskyard.errors import Refused
 from taskyard.records.job_keys import Keys
@@ -100,6 +100,12 @@ class ScriptCalls:
             self._named(answer, call) if isinstance(answer, ResponseError) else answer
             for call, answer in zip(calls, answers, strict=True)
         ]
+
+    def all(self, calls: Sequence[ScriptCall]) -> None:
+        """Call as `each` does, and raise the first error that stands for a call."""
+        for answer in self.each(calls):
+            if isinstance(answer, RedisError):
+                raise answer
 
     def _of(self, call: ScriptCall) -> Sequence[str]:
         return self._keys.script_keys(call.job_id) if call.keys is None else call.keys

@@ -26,11 +26,11 @@ from taskyard.outbox import CARRIED_OUT, Intent
 from taskyard.records import (
     CancelRequested,
     EndedAttempt,
+    LiveVerbCall,
     Stop,
     StopAnswer,
     VerbAnswer,
     VerbApplied,
-    VerbCall,
     VerbRefused,
     VerbTarget,
 )
@@ -72,8 +72,8 @@ def carry_out_verbs(
     """
     results: dict[uuid.UUID, Result] = {}
     calls = {intent: _checked(ports, intent) for intent in intents}
-    ready = {intent: call for intent, call in calls.items() if isinstance(call, VerbCall)}
-    results |= {each.id: call for each, call in calls.items() if not isinstance(call, VerbCall)}
+    ready = {intent: call for intent, call in calls.items() if isinstance(call, LiveVerbCall)}
+    results |= {each.id: call for each, call in calls.items() if not isinstance(call, LiveVerbCall)}
     answers = _call(ports, ready)
     letters = {_letter(intent, answer): ENDINGS[answer.state] for intent, answer in _ended(answers)}
     known = close_letters(connection, letters)
@@ -82,7 +82,7 @@ def carry_out_verbs(
     return results
 
 
-def _checked(ports: Ports, intent: Intent) -> VerbCall | Result:
+def _checked(ports: Ports, intent: Intent) -> LiveVerbCall | Result:
     """Return the call of the verb, or why it is not called."""
     try:
         if ports.queues is not None and intent.kind == Event.REROUTE:
@@ -98,7 +98,7 @@ def _checked(ports: Ports, intent: Intent) -> VerbCall | Result:
         return Failed(error)
 
 
-def _verb_call(intent: Intent) -> VerbCall:
+def _verb_call(intent: Intent) -> LiveVerbCall:
     facts, event = intent.payload, KINDS[intent.kind]
     seen = (facts["epoch"], facts["generation"], facts["version"])
     target = VerbTarget(intent.job_id, *seen, job_type=facts["job_type"], queue=facts["queue"])
@@ -107,11 +107,11 @@ def _verb_call(intent: Intent) -> VerbCall:
         own = facts["result"].encode()
     elif event is Event.REROUTE:
         own = facts[TO_QUEUE]
-    return VerbCall(event, target, str(intent.id), facts["operator"], own)
+    return LiveVerbCall(event, target, str(intent.id), facts["operator"], own)
 
 
 def _call(
-    ports: Ports, calls: Mapping[Intent, VerbCall]
+    ports: Ports, calls: Mapping[Intent, LiveVerbCall]
 ) -> dict[Intent, VerbAnswer | RedisError | ServerUnreachable | ServerRefused]:
     if not calls:
         return {}

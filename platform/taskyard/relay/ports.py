@@ -11,7 +11,7 @@ from sqlalchemy import Connection, Engine
 
 from taskyard.broker import Outgoing
 from taskyard.errors import PublishFailed, Refused
-from taskyard.records import Record, ReplayCall, Stop, StopAnswer, VerbAnswer, VerbCall
+from taskyard.records import LiveVerbCall, Record, ReplayCall, Stop, StopAnswer, VerbAnswer
 from taskyard.settings import Settings
 from taskyard.wire import RawMessage, Stamp
 
@@ -49,7 +49,7 @@ class Opened(Protocol):
 class VerbsPort(Protocol):
     """The verbs on live jobs; each gives a repeated request its first answer."""
 
-    def many(self, calls: Sequence[VerbCall]) -> Sequence[VerbAnswer | RedisError]:
+    def many(self, calls: Sequence[LiveVerbCall]) -> Sequence[VerbAnswer | RedisError]:
         """Call verbs on many jobs in one round trip; an error stands for each that failed."""
         ...
 
