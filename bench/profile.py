@@ -79,10 +79,13 @@ MAIN: Final[Steps] = (
 )
 CHILD: Final[Steps] = (
     (WAITING, ("billiard.connection:Connection._recv",)),
-    ("`begin`: the right to run, one round trip", ("taskyard.records.records:Records.begin",)),
+    (
+        "`begin`: the right to run, one round trip",
+        ("taskyard.records.attempt_scripts:AttemptScripts.begin",),
+    ),
     (
         "`finish`: decision, result, history, one round trip",
-        ("taskyard.records.records:Records.finish",),
+        ("taskyard.records.attempt_scripts:AttemptScripts.finish",),
     ),
     ("job read from the pipe, answer written to it", ("billiard.",)),
     (

@@ -164,6 +164,6 @@ def test_two_relays_killed_at_every_seam_lose_nothing_and_double_nothing(scene: 
 
 
 def _begin(records: Records, job_id: str, stamp: Stamp) -> object:
-    return records.begin(
+    return records.attempts.begin(
         job_id, stamp, holder=str(uuid.uuid4()), worker="w", job_type="t", queue="plan"
     )

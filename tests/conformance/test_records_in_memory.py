@@ -125,7 +125,7 @@ class Side:
         return self.records.record_publications([job], published=published)
 
     def _begin(self, index: int, holder: str, process: str) -> Any:
-        answer = self.records.begin(
+        answer = self.records.attempts.begin(
             self.job_id, self._stamp(index), holder=holder, worker="w", process=process,
             job_type="t", queue="exec",
         )  # fmt: skip
@@ -141,7 +141,7 @@ class Side:
 
     def _replacement(self, nesting: int, retries: int, holder: str) -> Any:
         """A message that Celery has counted as another task in this one's place, unstamped."""
-        answer = self.records.begin(
+        answer = self.records.attempts.begin(
             self.job_id, Stamp(0, 0, retries, nesting=nesting), holder=holder, worker="w",
             job_type="u", queue="exec", process="p1",
         )  # fmt: skip
@@ -150,14 +150,14 @@ class Side:
         return answer
 
     def _replacement_dies(self, nesting: int) -> Any:
-        return self.records.dead_letter(
+        return self.records.attempts.dead_letter(
             self.job_id, Stamp(0, nesting=nesting), job_type="u", queue="exec",
             cause=b"{}", code="c", category="timeout", message="m",
         )  # fmt: skip
 
     def _other_task(self, holder: str) -> Any:
         """A message of another task with the same id, from a producer that knows no stamps."""
-        answer = self.records.begin(
+        answer = self.records.attempts.begin(
             self.job_id, None, holder=holder, worker="w", job_type="u", queue="exec",
         )  # fmt: skip
         if isinstance(answer, Run):
@@ -165,7 +165,7 @@ class Side:
         return answer
 
     def _other_task_dies(self) -> Any:
-        return self.records.dead_letter(
+        return self.records.attempts.dead_letter(
             self.job_id, None, job_type="u", queue="exec", cause=b"{}", code="c",
             category="timeout", message="m",
         )  # fmt: skip
@@ -177,7 +177,7 @@ class Side:
             return None
         run = self.runs[-1 - index % len(self.runs)]
         proof: dict[str, Any] = {"token": run.token} if holder is None else {"holder": holder}
-        return self.records.finish(
+        return self.records.attempts.finish(
             self.job_id, decision, epoch=run.epoch, generation=run.generation, seq=run.seq,
             result=b"{}", delay_s=1, cause=b'{"category": "timeout"}', code="c", category="timeout",
             message="m", stopped=stopped, **proof,
@@ -222,13 +222,13 @@ class Side:
         return self._finish(index, decision, holder)
 
     def _release(self, holder: str) -> Any:
-        return self.records.release(self.job_id, holder)
+        return self.records.attempts.release(self.job_id, holder)
 
     def _lose(self, holder: str) -> Any:
-        return self.records.lose(self.job_id, holder, "evidence")
+        return self.records.attempts.lose(self.job_id, holder, "evidence")
 
     def _dead_letter(self, index: int) -> Any:
-        return self.records.dead_letter(
+        return self.records.attempts.dead_letter(
             self.job_id, self._stamp(index), job_type="t", queue="exec",
             cause=b'{"category": "expired"}', code="expired", category="expired", message="late",
         )  # fmt: skip
@@ -245,16 +245,18 @@ class Side:
     def _renew(self, index: int) -> Any:
         if not self.runs:
             return None
-        return self.records.renew(self.job_id, self.runs[-1 - index % len(self.runs)].token)
+        return self.records.attempts.renew(
+            self.job_id, self.runs[-1 - index % len(self.runs)].token
+        )
 
     def _progress(self, index: int) -> Any:
         if not self.runs:
             return None
         token = self.runs[-1 - index % len(self.runs)].token
-        return self.records.progress(self.job_id, token, 0.5, "half")
+        return self.records.attempts.progress(self.job_id, token, 0.5, "half")
 
     def _deliver(self) -> Any:
-        return self.records.deliver(self.job_id)
+        return self.records.attempts.deliver(self.job_id)
 
     def _confirm(self) -> Any:
         self.records.confirm(self.job_id, self.records.read(self.job_id).epoch)

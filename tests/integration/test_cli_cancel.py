@@ -136,7 +136,7 @@ def test_an_id_that_nothing_knows_is_cancelled_only_if_it_is_whole(
 def test_a_running_job_shows_the_request_until_its_attempt_ends(shell: Shell, jobs: Jobs) -> None:
     job_id = jobs.queued()
     facts = {"holder": "h", "worker": "w@host", "process": "1", "job_type": "t", "queue": "exec"}
-    jobs.records.begin(job_id, None, **facts)
+    jobs.records.attempts.begin(job_id, None, **facts)
     with relaying(jobs.settings, jobs.database):
         ran = shell.run("jobs", "cancel", job_id, "--reason", WHY)
         assert ran.out.startswith(f"pending  {job_id}: worker w@host runs job")

@@ -47,7 +47,9 @@ class Jobs:
     def forward(self, job_id: str) -> None:
         """Take the job's message as a worker does."""
         place = {"job_type": "t", "queue": "locator"}
-        answer = self.records.begin(job_id, None, holder="h", worker="w", process="p", **place)
+        answer = self.records.attempts.begin(
+            job_id, None, holder="h", worker="w", process="p", **place
+        )
         assert isinstance(answer, Forward)
         self.records.requeued(job_id, answer.epoch, answer.generation)
 

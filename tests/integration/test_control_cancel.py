@@ -67,7 +67,7 @@ class Harness:
         return job_id, Stamp(made.epoch)
 
     def begin(self, job_id: str, stamp: Stamp | None) -> Any:
-        return self.records.begin(
+        return self.records.attempts.begin(
             job_id, stamp, holder="h", worker="w@host", process="1", job_type="t", queue="exec"
         )
 
@@ -76,7 +76,7 @@ class Harness:
     ) -> Finished | Superseded:
         place: dict[str, Any] = {"epoch": run.epoch, "generation": run.generation, "seq": run.seq}
         facts = {"token": run.token, "result": b"{}", "cause": b"{}", "message": "broken", **more}
-        return self.records.finish(job_id, decision, **place, **facts)
+        return self.records.attempts.finish(job_id, decision, **place, **facts)
 
     def running(self) -> tuple[str, Run]:
         job_id, stamp = self.queued()
@@ -184,7 +184,7 @@ def test_a_running_job_shows_the_request_and_is_cancelled_when_its_attempt_ends(
     assert outcome.why.startswith(f"worker w@host runs job {job_id} and was asked to stop")
     record = harness.records.read(job_id)
     assert (record.state, record.fields["cancel"]) == (State.RUNNING, str(asked.request_id))
-    assert harness.records.renew(job_id, run.token) == (True, str(asked.request_id))
+    assert harness.records.attempts.renew(job_id, run.token) == (True, str(asked.request_id))
     assert isinstance(harness.finish(job_id, run, stopped=True), Superseded)
     harness.look_again()
     assert harness.outcome(asked).outcome == "applied"
@@ -225,7 +225,7 @@ def test_a_request_that_a_failover_forgot_is_made_again(harness: Harness) -> Non
     harness.relay_all()
     harness.client.hdel(harness.records.keys.record(job_id), "cancel", "cancel_at")
     harness.look_again()
-    assert harness.records.renew(job_id, run.token) == (True, str(asked.request_id))
+    assert harness.records.attempts.renew(job_id, run.token) == (True, str(asked.request_id))
 
 
 def test_a_request_that_waits_for_an_attempt_does_not_hold_up_the_next_one(

@@ -48,7 +48,7 @@ class Shop:
     def begin(self, worker: str = "shop@dead", expired_s: float | None = None) -> str:
         """A job that a worker began, whose lease expired so many seconds ago."""
         job = str(uuid.uuid4())
-        answer = self.yard.records.begin(
+        answer = self.yard.records.attempts.begin(
             job,
             None,
             holder="h",
@@ -82,7 +82,7 @@ class Shop:
     def complete(self, job: str) -> None:
         record = self.yard.records.read(job)
         token = record.number("token")
-        self.yard.records.finish(
+        self.yard.records.attempts.finish(
             job, Decision.COMPLETED, epoch=record.epoch, generation=0, seq=0, token=token
         )
 

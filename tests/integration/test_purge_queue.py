@@ -54,7 +54,7 @@ def scene(
 
 
 def begin(scene: PurgeScene, job: JobHandle, holder: str = "h") -> Run:
-    run = scene.records.begin(
+    run = scene.records.attempts.begin(
         job.job_id, None, holder=holder, worker="w@host", process="1", job_type="exec_act",
         queue="exec",
     )  # fmt: skip
@@ -63,7 +63,7 @@ def begin(scene: PurgeScene, job: JobHandle, holder: str = "h") -> Run:
 
 
 def finish(scene: PurgeScene, job: JobHandle, run: Run, decision: Decision) -> None:
-    scene.records.finish(
+    scene.records.attempts.finish(
         job.job_id,
         decision,
         epoch=run.epoch,
@@ -218,7 +218,7 @@ def test_a_running_attempt_whose_message_is_back_is_asked_to_stop(scene: PurgeSc
     outcome = scene.purge()
     assert (outcome.counts.asked, outcome.counts.cancelled, outcome.remaining) == (1, 0, 0)
     assert (job.state(), scene.open_intents()) == (State.RUNNING, 1)
-    scene.records.release(job.job_id, "h")
+    scene.records.attempts.release(job.job_id, "h")
     assert run.token
     scene.relay_all()
     scene.check_cancelled(job)

@@ -65,7 +65,9 @@ class ServerHarness:
         return job
 
     def begin(self, job: str) -> Any:
-        return self.records.begin(job, None, holder="h", worker="w", job_type="t", queue="plan")
+        return self.records.attempts.begin(
+            job, None, holder="h", worker="w", job_type="t", queue="plan"
+        )
 
     def set(self, job: str, **fields: Any) -> None:
         self.client.hset(self.records.keys.record(job), mapping=fields)

@@ -55,7 +55,7 @@ class Shop:
     def run(self, queue: str | None = None) -> tuple[str, Run]:
         """A job that a worker began."""
         job = str(uuid.uuid4())
-        answer = self.records.begin(
+        answer = self.records.attempts.begin(
             job,
             None,
             holder="h",
@@ -67,7 +67,7 @@ class Shop:
         return job, answer
 
     def finish(self, job: str, run: Run, **facts: Any) -> None:
-        self.records.finish(
+        self.records.attempts.finish(
             job,
             Decision.RETRYING,
             epoch=run.epoch,

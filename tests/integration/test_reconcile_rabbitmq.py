@@ -91,7 +91,7 @@ def begin(yard: Taskyard, worker: str) -> str:
     """A job that `worker` has begun, with a lease that ended a second ago."""
     job = yard.enqueue("exec_act", {"do": "return"})
     record = job.record()
-    yard.records.begin(
+    yard.records.attempts.begin(
         job.job_id,
         Stamp(record.epoch),
         holder="delivery",
@@ -148,7 +148,7 @@ def dead_letter(yard: Taskyard, job_type: str = "exec_act") -> None:
     """A job that dies of its message, as a worker that has no handler for it lets it."""
     job = yard.enqueue(job_type, {"do": "return"})
     outcome = plain_failure(Category.UNKNOWN_TASK, "unknown_task", "NotRegistered", "no handler")
-    yard.records.dead_letter(
+    yard.records.attempts.dead_letter(
         job.job_id,
         None,
         job_type=job_type,

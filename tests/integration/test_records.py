@@ -75,7 +75,7 @@ class RecordsHarness:
         ).created
 
     def begin(self, stamp: Stamp | None, holder: str = "h1", worker: str = "w1") -> Any:
-        return self.records.begin(
+        return self.records.attempts.begin(
             JOB, stamp, holder=holder, worker=worker, job_type="plan", queue="plan"
         )
 
@@ -86,7 +86,7 @@ class RecordsHarness:
 
     def finish(self, run: Run, decision: Decision, **more: Any) -> Finished | Superseded:
         more = {"token": run.token, "message": "it broke", "code": "broken", **more}
-        return self.records.finish(
+        return self.records.attempts.finish(
             JOB, decision, epoch=run.epoch, generation=run.generation, seq=run.seq, **more
         )
 
@@ -102,7 +102,7 @@ class RecordsHarness:
         )
 
     def dead_letter(self, stamp: Stamp | None) -> Any:
-        return self.records.dead_letter(
+        return self.records.attempts.dead_letter(
             JOB,
             stamp,
             job_type="plan",
@@ -492,7 +492,7 @@ def test_a_later_generation_opens_a_dead_letter_whose_replay_was_forgotten(
     stamp = harness.admit()
     for holder in ("h1", "h2"):
         harness.run(stamp, holder)
-        harness.records.lose(JOB, holder, "signal 9")
+        harness.records.attempts.lose(JOB, holder, "signal 9")
     harness.write_tombstone(harness.run(stamp, "h3"))
     run = harness.run(at(stamp, generation=1), "h4")
     assert (run.generation, run.attempt, run.attempts) == (1, 1, 0)
@@ -537,7 +537,7 @@ def replacement(nesting: int = 1, retries: int = 0) -> Stamp:
 
 
 def begin_other(harness: RecordsHarness, stamp: Stamp | None, holder: str = "h2") -> Any:
-    return harness.records.begin(
+    return harness.records.attempts.begin(
         JOB, stamp, holder=holder, worker="w2", job_type="other", queue="exec"
     )
 
@@ -558,7 +558,7 @@ def test_it_ends_an_attempt_whose_worker_has_not_reported_the_end_yet(
     run = begin_other(harness, replacement())
     assert isinstance(run, Run)
     assert (run.seq, run.attempt, harness.read().number("deaths")) == (1, 2, 1)
-    assert harness.records.release(JOB, "h1") == NotHeld(State.RUNNING)
+    assert harness.records.attempts.release(JOB, "h1") == NotHeld(State.RUNNING)
     assert [event["event"] for event in harness.events()] == ["admit", "begin", "retry", "begin"]
     assert [(note.outcome, note.error) for note in harness.read().history] == [
         ("retrying", "replaced by other")
@@ -568,7 +568,7 @@ def test_it_ends_an_attempt_whose_worker_has_not_reported_the_end_yet(
 def test_it_waits_for_the_lease_of_a_protected_attempt(harness: RecordsHarness) -> None:
     """Such an attempt decides before it is replaced; a forged count must not run beside it."""
     harness.admit()
-    first = harness.records.begin(
+    first = harness.records.attempts.begin(
         JOB, None, holder="h1", worker="w", job_type="plan", queue="exec", process="7"
     )
     assert isinstance(first, Run)
@@ -634,10 +634,10 @@ def test_the_third_death_is_a_poison_letter_that_names_counter_and_evidence(
     stamp = harness.admit()
     for number in (1, 2):
         harness.run(stamp, f"h{number}")
-        answer = harness.records.lose(JOB, f"h{number}", "signal 9")
+        answer = harness.records.attempts.lose(JOB, f"h{number}", "signal 9")
         assert answer == Requeue(State.ACCEPTED)
     harness.run(stamp, "h3")
-    answer = harness.records.lose(JOB, "h3", "exit code 137")
+    answer = harness.records.attempts.lose(JOB, "h3", "exit code 137")
     assert answer == Decided(Decision.DEAD_LETTERED, 0, 0, stamp.epoch, 0)
     record = harness.read()
     assert record.cause["category"] == "poison"
@@ -652,7 +652,9 @@ def test_the_third_death_is_a_poison_letter_that_names_counter_and_evidence(
     noted = [(note.attempt, note.outcome, note.error) for note in record.history]
     assert noted == [(1, "lost", "signal 9"), (2, "lost", "signal 9"), (3, "lost", "exit code 137")]
     assert record.number("first_failure") > 0
-    assert harness.records.lose(JOB, "h3", "exit code 137") == answer, "asked again, answered again"
+    assert harness.records.attempts.lose(JOB, "h3", "exit code 137") == answer, (
+        "asked again, answered again"
+    )
 
 
 def test_the_begin_after_three_expired_leases_is_a_poison_letter(harness: RecordsHarness) -> None:
@@ -677,19 +679,21 @@ def test_an_attempt_that_decides_is_no_death(harness: RecordsHarness) -> None:
 def test_deliveries_are_counted_with_and_without_a_record_until_a_begin(
     harness: RecordsHarness,
 ) -> None:
-    assert [harness.records.deliver(JOB) for _ in range(3)] == [1, 2, 3]
+    assert [harness.records.attempts.deliver(JOB) for _ in range(3)] == [1, 2, 3]
     stamp = harness.admit()
-    assert [harness.records.deliver(JOB) for _ in range(2)] == [1, 2]
+    assert [harness.records.attempts.deliver(JOB) for _ in range(2)] == [1, 2]
     harness.run(stamp)
-    assert harness.records.deliver(JOB) == 1, "the message reached a worker that could begin it"
+    assert harness.records.attempts.deliver(JOB) == 1, (
+        "the message reached a worker that could begin it"
+    )
 
 
 def test_ten_drains_do_not_poison_a_job(harness: RecordsHarness) -> None:
     stamp = harness.admit()
     for number in range(12):
-        assert harness.records.deliver(JOB) == 1
+        assert harness.records.attempts.deliver(JOB) == 1
         harness.run(stamp, f"h{number}")
-        assert harness.records.release(JOB, f"h{number}") == Requeue(State.ACCEPTED)
+        assert harness.records.attempts.release(JOB, f"h{number}") == Requeue(State.ACCEPTED)
     assert harness.read().number("deaths") == 0
 
 
@@ -775,7 +779,7 @@ def test_a_finish_after_a_release_is_superseded_though_an_earlier_retry_was_alik
     stamp = harness.admit()
     harness.retry(harness.run(stamp))
     run = harness.run(at(stamp, seq=1), "h2")
-    harness.records.release(JOB, "h2")
+    harness.records.attempts.release(JOB, "h2")
     assert isinstance(harness.retry(run), Superseded)
 
 
@@ -857,18 +861,18 @@ def test_a_release_gives_the_job_back_without_counting_and_can_be_repeated(
 ) -> None:
     stamp = harness.admit()
     harness.run(stamp)
-    assert harness.records.release(JOB, "h1") == Requeue(State.ACCEPTED)
-    assert harness.records.release(JOB, "h1") == Requeue(State.ACCEPTED)
+    assert harness.records.attempts.release(JOB, "h1") == Requeue(State.ACCEPTED)
+    assert harness.records.attempts.release(JOB, "h1") == Requeue(State.ACCEPTED)
     assert harness.read().number("deaths") == 0
     assert len(harness.events()) == 3
     harness.run(stamp, "h2")
-    assert harness.records.release(JOB, "h1") == NotHeld(State.RUNNING)
+    assert harness.records.attempts.release(JOB, "h1") == NotHeld(State.RUNNING)
 
 
 def test_a_loss_counts_once_however_often_it_is_told(harness: RecordsHarness) -> None:
     harness.run(harness.admit())
     for _ in range(3):
-        assert harness.records.lose(JOB, "h1", "signal 9") == Requeue(State.ACCEPTED)
+        assert harness.records.attempts.lose(JOB, "h1", "signal 9") == Requeue(State.ACCEPTED)
     assert harness.read().number("deaths") == 1
 
 
@@ -877,20 +881,20 @@ def test_a_release_after_a_decision_tells_what_to_publish(harness: RecordsHarnes
     retried = harness.retry(harness.run(stamp))
     assert isinstance(retried, Finished)
     decided = Decided(Decision.RETRYING, 1, retried.due_us, stamp.epoch, 0)
-    assert harness.records.release(JOB, "h1") == decided
+    assert harness.records.attempts.release(JOB, "h1") == decided
     harness.write_tombstone(harness.run(at(stamp, seq=1), "h2"))
     decided = Decided(Decision.DEAD_LETTERED, 1, 0, stamp.epoch, 0)
-    assert harness.records.lose(JOB, "h2", "signal 9") == decided
+    assert harness.records.attempts.lose(JOB, "h2", "signal 9") == decided
 
 
 def test_a_release_by_a_delivery_that_holds_nothing_changes_nothing(
     harness: RecordsHarness,
 ) -> None:
-    assert harness.records.release(JOB, "h1") == NotHeld(State.NONE)
+    assert harness.records.attempts.release(JOB, "h1") == NotHeld(State.NONE)
     stamp = harness.admit()
-    assert harness.records.release(JOB, "h1") == NotHeld(State.ACCEPTED)
+    assert harness.records.attempts.release(JOB, "h1") == NotHeld(State.ACCEPTED)
     harness.complete(harness.run(stamp))
-    assert harness.records.release(JOB, "h1") == NotHeld(State.COMPLETED)
+    assert harness.records.attempts.release(JOB, "h1") == NotHeld(State.COMPLETED)
 
 
 # --- renew and progress --------------------------------------------------------------------------
@@ -900,23 +904,23 @@ def test_a_lease_is_renewed_and_progress_written_only_by_its_token(harness: Reco
     stamp = harness.admit()
     late = harness.run(stamp)
     harness.expire_lease()
-    assert harness.records.renew(JOB, late.token) == (True, "")
+    assert harness.records.attempts.renew(JOB, late.token) == (True, "")
     harness.expire_lease()
     taker = harness.run(stamp, "h2")
-    assert harness.records.renew(JOB, late.token) == (False, "running")
-    assert not harness.records.progress(JOB, late.token, 0.9, "late")
-    assert harness.records.progress(JOB, taker.token, 0.5, "half")
+    assert harness.records.attempts.renew(JOB, late.token) == (False, "running")
+    assert not harness.records.attempts.progress(JOB, late.token, 0.9, "late")
+    assert harness.records.attempts.progress(JOB, taker.token, 0.5, "half")
     assert harness.read().progress == {"fraction": 0.5, "note": "half"}
     harness.complete(taker)
-    assert harness.records.renew(JOB, taker.token) == (False, "completed")
+    assert harness.records.attempts.renew(JOB, taker.token) == (False, "completed")
     harness.forget()
-    assert harness.records.renew(JOB, taker.token) == (False, "none")
+    assert harness.records.attempts.renew(JOB, taker.token) == (False, "none")
 
 
 def test_a_renewal_names_the_request_that_cancels_the_attempt(harness: RecordsHarness) -> None:
     run = harness.run(harness.admit())
     harness.client.hset(harness.key, "cancel", "request-1")
-    assert harness.records.renew(JOB, run.token) == (True, "request-1")
+    assert harness.records.attempts.renew(JOB, run.token) == (True, "request-1")
 
 
 # --- dead_letter --------------------------------------------------------------------------------
@@ -1108,11 +1112,11 @@ def test_every_script_survives_a_flushed_script_cache(harness: RecordsHarness) -
 
     stamp = flushed().admit()
     flushed().records.confirm(JOB, stamp.epoch)
-    flushed().records.deliver(JOB)
+    flushed().records.attempts.deliver(JOB)
     run = flushed().run(stamp)
-    assert flushed().records.renew(JOB, run.token) == (True, "")
-    assert flushed().records.progress(JOB, run.token, 1, "")
-    assert flushed().records.release(JOB, "h1") == Requeue(State.ACCEPTED)
+    assert flushed().records.attempts.renew(JOB, run.token) == (True, "")
+    assert flushed().records.attempts.progress(JOB, run.token, 1, "")
+    assert flushed().records.attempts.release(JOB, "h1") == Requeue(State.ACCEPTED)
     flushed().retry(flushed().run(stamp, "h2"))
     assert isinstance(flushed().dead_letter(at(stamp, seq=1)), Decided)
     assert flushed().replay(stamp).generation == 1
@@ -1163,9 +1167,9 @@ def test_another_process_with_the_same_delivery_takes_over_and_counts_the_death(
 ) -> None:
     stamp = harness.admit()
     begin = {"holder": "h1", "worker": "w", "job_type": "plan", "queue": "plan"}
-    first = harness.records.begin(JOB, stamp, process="11", **begin)
-    again = harness.records.begin(JOB, stamp, process="11", **begin)
-    other = harness.records.begin(JOB, stamp, process="12", **begin)
+    first = harness.records.attempts.begin(JOB, stamp, process="11", **begin)
+    again = harness.records.attempts.begin(JOB, stamp, process="11", **begin)
+    other = harness.records.attempts.begin(JOB, stamp, process="12", **begin)
     assert again == first
     assert isinstance(other, Run)
     assert other.token > first.token
@@ -1176,7 +1180,9 @@ def test_another_process_with_the_same_delivery_takes_over_and_counts_the_death(
 def test_a_delivery_that_kills_each_process_unseen_is_poison_too(harness: RecordsHarness) -> None:
     stamp = harness.admit()
     begin = {"holder": "h1", "worker": "w", "job_type": "plan", "queue": "plan"}
-    answers = [harness.records.begin(JOB, stamp, process=str(n), **begin) for n in range(4)]
+    answers = [
+        harness.records.attempts.begin(JOB, stamp, process=str(n), **begin) for n in range(4)
+    ]
     assert isinstance(answers[-1], Decided)
     assert "process was gone" in harness.records.read(JOB).cause["evidence"]["last_evidence"]
 

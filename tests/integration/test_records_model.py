@@ -615,7 +615,7 @@ class RecordsMachine(RuleBasedStateMachine):
     def begin_by(self, name: str, holder: str, stamp: Stamp | None) -> None:
         job, model = self.job(name), self.job(name).model
         was, holds, had_token = model.state, model.holder == holder, model.token
-        answer = self.records.begin(
+        answer = self.records.attempts.begin(
             name, stamp, holder=holder, worker="w", process="p", job_type="t", queue="q"
         )
         if model.state is State.NONE and stamp is not None and stamp.sent_us == 1:
@@ -713,7 +713,7 @@ class RecordsMachine(RuleBasedStateMachine):
         if job.runs:
             run, _ = recent(job.runs, pick)
             holds = model.state is State.RUNNING and model.token == run.token
-            kept, detail = self.records.renew(name, run.token)
+            kept, detail = self.records.attempts.renew(name, run.token)
             assert (kept, detail) == (holds, model.cancel or "" if holds else model.state.value)
             model.leased = model.leased or holds
             self.check(name, still=not holds)
@@ -724,7 +724,7 @@ class RecordsMachine(RuleBasedStateMachine):
         if job.runs:
             run, _ = recent(job.runs, pick)
             holds = model.state is State.RUNNING and model.token == run.token
-            assert self.records.progress(name, run.token, 0.5, "half") is holds
+            assert self.records.attempts.progress(name, run.token, 0.5, "half") is holds
             self.check(name, still=not holds)
 
     @rule(
@@ -745,7 +745,7 @@ class RecordsMachine(RuleBasedStateMachine):
         body = self.new("result").encode()
         if model.state is State.NONE:
             job.absent_deliveries = 0
-        answer = self.records.finish(
+        answer = self.records.attempts.finish(
             name,
             decision,
             epoch=run.epoch,
@@ -769,9 +769,9 @@ class RecordsMachine(RuleBasedStateMachine):
             holder, _ = recent(job.deliveries, pick)
             drain = event is Event.RELEASE
             answer = (
-                self.records.release(name, holder)
+                self.records.attempts.release(name, holder)
                 if drain
-                else self.records.lose(name, holder, "killed")
+                else self.records.attempts.lose(name, holder, "killed")
             )
             same(answer, model.end(event, holder))
             self.check(name, still=not model.events)
@@ -783,7 +783,7 @@ class RecordsMachine(RuleBasedStateMachine):
         stamp = recent(job.messages, pick)
         if model.state is State.NONE:
             job.absent_deliveries = model.token = 0
-        answer = self.records.dead_letter(
+        answer = self.records.attempts.dead_letter(
             name,
             stamp,
             job_type="t",
@@ -810,16 +810,16 @@ class RecordsMachine(RuleBasedStateMachine):
         place: dict[str, Any] = {"job_type": "u", "queue": "q"}
         if dies:
             cause = {"cause": b"{}", "code": "c", "category": "expired", "message": "late"}
-            answer: Any = self.records.dead_letter(name, stamp, **place, **cause)
+            answer: Any = self.records.attempts.dead_letter(name, stamp, **place, **cause)
         else:
-            answer = self.records.begin(name, stamp, holder="other", worker="w", **place)
+            answer = self.records.attempts.begin(name, stamp, holder="other", worker="w", **place)
         assert answer == Reused("t", model.state, model.epoch)
         self.check(name, still=True)
 
     @rule(name=JOBS)
     def deliver(self, name: str) -> None:
         job, model = self.job(name), self.job(name).model
-        count = self.records.deliver(name)
+        count = self.records.attempts.deliver(name)
         if model.state is State.NONE:
             job.absent_deliveries += 1
             assert count == job.absent_deliveries
@@ -832,7 +832,7 @@ class RecordsMachine(RuleBasedStateMachine):
     def forget_deliveries(self, name: str) -> None:
         """A worker returns the message, because a switch holds its queue."""
         job, model = self.job(name), self.job(name).model
-        self.records.forget_deliveries([name])
+        self.records.attempts.forget_deliveries([name])
         job.absent_deliveries = model.deliveries = 0
         self.check(name, still=not model.events, besides=(b"deliveries",))
 

@@ -60,7 +60,9 @@ class Harness:
 
     def begin(self, stamp: Stamp | None, holder: str = "h1", process: str = "p") -> Any:
         place = {"job_type": "plan", "queue": "plan"}
-        return self.records.begin(JOB, stamp, holder=holder, worker="w", process=process, **place)
+        return self.records.attempts.begin(
+            JOB, stamp, holder=holder, worker="w", process=process, **place
+        )
 
     def run(self, stamp: Stamp | None, holder: str = "h1") -> Run:
         answer = self.begin(stamp, holder)
@@ -70,12 +72,12 @@ class Harness:
     def finish(self, run: Run, decision: Decision = Decision.COMPLETED, **more: Any) -> Any:
         more = {"token": run.token, "result": b"42", "delay_s": 5, "cause": b"", **more}
         place = {"epoch": run.epoch, "generation": run.generation, "seq": run.seq}
-        return self.records.finish(JOB, decision, **place, **more)
+        return self.records.attempts.finish(JOB, decision, **place, **more)
 
     def dead_letter(self, stamp: Stamp | None) -> Any:
         place = {"job_type": "plan", "queue": "plan"}
         death = {"cause": b"{}", "code": "expired", "category": "expired", "message": "late"}
-        return self.records.dead_letter(JOB, stamp, **place, **death)
+        return self.records.attempts.dead_letter(JOB, stamp, **place, **death)
 
     def reroute(
         self, to: str = "exec", request: str = "", **seen: int | None
@@ -160,9 +162,9 @@ def test_the_attempt_that_ran_forwards_its_message_however_it_ends(harness: Harn
     assert harness.finish(run) == moved
     assert harness.finish(run, Decision.RETRYING) == moved
     assert harness.finish(run, Decision.DEAD_LETTERED, token=None, holder="h1") == moved
-    assert harness.records.release(JOB, "h1") == moved
-    assert harness.records.lose(JOB, "h1", "killed") == moved
-    assert harness.records.lose(JOB, "h2", "killed") == NotHeld(State.REROUTED)
+    assert harness.records.attempts.release(JOB, "h1") == moved
+    assert harness.records.attempts.lose(JOB, "h1", "killed") == moved
+    assert harness.records.attempts.lose(JOB, "h2", "killed") == NotHeld(State.REROUTED)
     assert harness.state is State.REROUTED
 
 
@@ -173,9 +175,10 @@ def test_the_main_process_forwards_for_its_delivery_whatever_position_it_read(
     moved = harness.moved()
     later = {"token": None, "epoch": moved.epoch, "generation": moved.generation, "seq": 0}
     facts = {"result": b"", "holder": "h1", **later}
-    assert harness.records.finish(JOB, Decision.COMPLETED, **facts) == moved
-    assert isinstance(harness.records.finish(JOB, Decision.COMPLETED, **{**facts, "holder": "h2"}),
-                      Superseded)  # fmt: skip
+    assert harness.records.attempts.finish(JOB, Decision.COMPLETED, **facts) == moved
+    other = {**facts, "holder": "h2"}
+    answer = harness.records.attempts.finish(JOB, Decision.COMPLETED, **other)
+    assert isinstance(answer, Superseded)
     assert run.token
 
 
@@ -184,7 +187,7 @@ def test_an_attempt_whose_message_was_forwarded_meanwhile_is_superseded(harness:
     moved = harness.moved()
     harness.records.requeued(JOB, moved.epoch, moved.generation)
     assert isinstance(harness.finish(run), Superseded)
-    assert harness.records.renew(JOB, run.token) == (False, "accepted")
+    assert harness.records.attempts.renew(JOB, run.token) == (False, "accepted")
 
 
 def test_the_message_of_an_unpublished_retry_is_forwarded_and_so_is_that_of_the_retry(
@@ -204,7 +207,7 @@ def test_a_child_that_repeats_its_retry_after_the_reroute_forwards_its_message(
     harness.finish(run, Decision.RETRYING)
     moved = harness.moved()
     assert harness.finish(run, Decision.RETRYING) == moved
-    assert harness.records.lose(JOB, "h1", "killed") == moved
+    assert harness.records.attempts.lose(JOB, "h1", "killed") == moved
 
 
 def test_the_changed_message_of_celerys_own_retry_stays_with_the_job(harness: Harness) -> None:
@@ -252,7 +255,7 @@ def test_a_rerouted_job_that_is_ended_ends_for_its_message_in_the_old_queue(
     answer = getattr(harness.records.verbs, verb)(VerbTarget(JOB), "v", "ops", *own)
     assert isinstance(answer, VerbApplied)
     assert harness.fields["kept"] == "1"
-    assert harness.records.release(JOB, "h1") == Ended(answer.state)
+    assert harness.records.attempts.release(JOB, "h1") == Ended(answer.state)
     expected = Done(b'"forced"') if own else Ended(answer.state)
     assert harness.begin(stamp, "h2") == expected
     assert "kept" not in harness.fields
@@ -289,7 +292,7 @@ def test_what_cannot_be_moved_says_why_and_nothing_changes(harness: Harness) -> 
     assert _why(harness.reroute("plan")) == "queue"
     harness.begin(None, process="")
     assert _why(harness.reroute()) == "observed"
-    harness.records.release(JOB, "h1")
+    harness.records.attempts.release(JOB, "h1")
     run = harness.run(None, "h2")
     harness.records.verbs.cancel(VerbTarget(JOB), "c", "ops")
     before = harness.fields
@@ -327,7 +330,7 @@ def test_of_an_operator_who_moves_a_job_and_its_worker_that_finishes_it_one_wins
     def finish(job_id: str, run: Run) -> Any:
         barrier.wait()
         place = {"epoch": run.epoch, "generation": run.generation, "seq": run.seq}
-        return harness.records.finish(job_id, Decision.COMPLETED, token=run.token, **place)
+        return harness.records.attempts.finish(job_id, Decision.COMPLETED, token=run.token, **place)
 
     with ThreadPoolExecutor(32) as pool:
         finished = [pool.submit(finish, *one) for one in zip(ids, runs, strict=True)]
@@ -363,7 +366,7 @@ def test_of_many_operators_who_saw_the_same_job_one_moves_it(harness: Harness) -
 def _running(records: Records, job_id: str) -> Run:
     admitted = records.admit(job_id, job_type="plan", queue="plan", priority=3, unique_for_s=0)
     place = {"job_type": "plan", "queue": "plan", "worker": "w", "process": "p"}
-    run = records.begin(job_id, Stamp(admitted.epoch), holder=job_id, **place)
+    run = records.attempts.begin(job_id, Stamp(admitted.epoch), holder=job_id, **place)
     assert isinstance(run, Run)
     return run
 

@@ -48,7 +48,7 @@ class Harness:
 
     def begin(self, stamp: Stamp | None = None, **changed: Any) -> Any:
         facts = {"holder": "h", "worker": "w", "process": "1", "job_type": "plan", "queue": "plan"}
-        return self.records.begin(JOB, stamp, **{**facts, **changed})
+        return self.records.attempts.begin(JOB, stamp, **{**facts, **changed})
 
     def stored(self) -> dict[bytes, bytes]:
         fields: Any = self.client.hgetall(self.key)
@@ -77,7 +77,7 @@ def test_a_job_that_a_switch_holds_does_not_begin_and_nothing_is_counted(
     yard: Harness, field: str, whole_queue: bool
 ) -> None:
     stamp = yard.admit()
-    yard.records.deliver(JOB)
+    yard.records.attempts.deliver(JOB)
     yard.switches.hold(field)
     before, events = yard.stored(), yard.events()
     answer = yard.begin(stamp)
@@ -103,7 +103,7 @@ def test_the_operators_own_queue_is_held_only_by_name(yard: Harness) -> None:
     yard.switches.hold("kill all")
     assert isinstance(yard.begin(stamp, queue="ops"), Run)
     yard.switches.hold("kill queue:ops")
-    yard.records.release(JOB, "h")
+    yard.records.attempts.release(JOB, "h")
     answer = yard.begin(stamp, queue="ops", holder="later")
     assert answer == Switched(SwitchField.parse("kill queue:ops"), 0, Mode.HOLD)
 
@@ -135,7 +135,7 @@ def test_a_refusal_holds_what_came_after_it_and_nothing_else(yard: Harness) -> N
     stamp = yard.admit()
     yard.switches.refuse("kill queue:plan")
     assert isinstance(yard.begin(stamp), Run), "it was admitted before"
-    yard.records.release(JOB, "h")
+    yard.records.attempts.release(JOB, "h")
     yard.switches.refuse("kill queue:plan", since_us=stamp.epoch)
     answer = yard.begin(stamp)
     assert (answer.mode, answer.holds_queue) == (Mode.REFUSE, False)
@@ -144,7 +144,7 @@ def test_a_refusal_holds_what_came_after_it_and_nothing_else(yard: Harness) -> N
 def test_a_replay_of_an_older_job_runs_while_new_work_is_refused(yard: Harness) -> None:
     stamp = yard.admit()
     run = yard.begin(stamp)
-    yard.records.finish(
+    yard.records.attempts.finish(
         JOB,
         Decision.DEAD_LETTERED,
         epoch=run.epoch,
@@ -201,7 +201,7 @@ def test_an_attempt_that_runs_when_the_switch_is_turned_on_gets_its_answer_again
     run = yard.begin(stamp)
     yard.switches.hold("pause queue:plan")
     assert yard.begin(stamp) == run
-    yard.records.finish(
+    yard.records.attempts.finish(
         JOB, Decision.COMPLETED, epoch=run.epoch, generation=0, seq=0, token=run.token, result=b"1"
     )
     assert yard.records.read(JOB).state is State.COMPLETED
@@ -232,7 +232,7 @@ def test_a_stale_message_is_acknowledged_although_a_switch_holds_its_queue(yard:
     stamp = yard.admit()
     run = yard.begin(stamp)
     for seq in (0, 1):
-        yard.records.finish(
+        yard.records.attempts.finish(
             JOB, Decision.RETRYING, epoch=run.epoch, generation=0, seq=seq, token=run.token
         )
         run = yard.begin(Stamp(run.epoch, 0, seq + 1))
@@ -258,7 +258,7 @@ def test_a_rerouted_job_leaves_a_paused_queue_and_waits_in_a_paused_one(yard: Ha
 def test_a_task_that_replaces_a_held_job_waits_as_its_next_step(yard: Harness) -> None:
     stamp = yard.admit()
     run = yard.begin(stamp)
-    yard.records.finish(
+    yard.records.attempts.finish(
         JOB, Decision.RETRYING, epoch=run.epoch, generation=0, seq=0, token=run.token
     )
     yard.switches.hold("kill type:sum")

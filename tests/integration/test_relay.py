@@ -93,7 +93,7 @@ class ServerHarness:
 
     def begin(self, letter: Letter, generation: int) -> object:
         stamp = Stamp(letter.epoch, generation)
-        return self.records.begin(
+        return self.records.attempts.begin(
             letter.job_id,
             stamp,
             holder=str(uuid.uuid4()),

@@ -62,7 +62,7 @@ class Scene:
 
     def running(self) -> tuple[JobHandle, Run]:
         job = self.enqueue()
-        answer = self.records.begin(
+        answer = self.records.attempts.begin(
             job.job_id, None, holder="h", worker="w@host", process="1", job_type="exec_act",
             queue="exec",
         )  # fmt: skip
@@ -72,7 +72,7 @@ class Scene:
     def finish(self, job: JobHandle, run: Run, decision: Decision, **more: Any) -> None:
         place: dict[str, Any] = {"epoch": run.epoch, "generation": run.generation, "seq": run.seq}
         facts = {"token": run.token, "result": b"{}", "cause": b"{}", "message": "broken", **more}
-        self.records.finish(job.job_id, decision, **place, **facts)
+        self.records.attempts.finish(job.job_id, decision, **place, **facts)
 
     def act(self, verb: str, job: JobHandle) -> VerbOutcome:
         """Ask for a verb and let the relay look once."""
@@ -331,7 +331,7 @@ def test_a_job_whose_record_a_worker_made_has_no_reply(scene: Scene) -> None:
     """Other producers' messages name a queue of Celery's result backend, which hears of the end."""
     job = scene.enqueue()
     scene.records.client.delete(scene.records.keys.record(job.job_id))
-    scene.records.begin(
+    scene.records.attempts.begin(
         job.job_id, None, holder="h", worker="w@host", process="1", job_type="exec_act",
         queue="exec",
     )  # fmt: skip

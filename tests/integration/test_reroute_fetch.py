@@ -79,7 +79,9 @@ def test_a_message_in_a_queue_without_workers_is_moved_and_the_others_stay_in_th
     assert stamp is not None
     assert (stamp.epoch, stamp.generation, stamp.seq) == (job.record().epoch, 1, 0)
     place = {"worker": "w", "process": "p", "job_type": "exec_act", "queue": "plan"}
-    assert isinstance(scene.harness.yard.records.begin(job.job_id, stamp, holder="h", **place), Run)
+    assert isinstance(
+        scene.harness.yard.records.attempts.begin(job.job_id, stamp, holder="h", **place), Run
+    )
 
 
 def test_a_message_in_the_delay_store_is_moved_and_keeps_its_time(scene: Scene) -> None:
@@ -102,10 +104,10 @@ def test_a_retry_in_the_delay_store_is_moved(scene: Scene) -> None:
     job = scene.harness.act(countdown=600)
     records, publisher = scene.harness.yard.records, scene.harness.yard.publisher
     place = {"worker": "w", "process": "p", "job_type": "exec_act", "queue": "exec"}
-    run = records.begin(job.job_id, Stamp(job.record().epoch), holder="h", **place)
+    run = records.attempts.begin(job.job_id, Stamp(job.record().epoch), holder="h", **place)
     assert isinstance(run, Run)
     at = {"epoch": run.epoch, "generation": 0, "seq": 0, "token": run.token}
-    done = records.finish(job.job_id, Decision.RETRYING, delay_s=600, cause=b"", **at)
+    done = records.attempts.finish(job.job_id, Decision.RETRYING, delay_s=600, cause=b"", **at)
     assert isinstance(done, Finished)
     message = RawMessage(body=b"[]", headers={"id": job.job_id, "task": "exec_act"})
     store = publisher.delay_store

@@ -50,7 +50,7 @@ class Harness:
 
     def running(self) -> tuple[str, Run]:
         job_id, stamp = self.queued()
-        run = self.records.begin(
+        run = self.records.attempts.begin(
             job_id, stamp, holder="h", worker="w@host", process="1", job_type="t", queue="exec"
         )
         assert isinstance(run, Run)
@@ -59,7 +59,7 @@ class Harness:
     def finish(self, job_id: str, run: Run) -> bool:
         """Whether the worker's outcome was recorded."""
         place: dict[str, Any] = {"epoch": run.epoch, "generation": run.generation, "seq": run.seq}
-        done = self.records.finish(
+        done = self.records.attempts.finish(
             job_id, Decision.COMPLETED, token=run.token, result=b"{}", **place
         )
         return isinstance(done, Finished)

@@ -247,7 +247,7 @@ def test_a_cancel_that_waits_for_its_attempt_is_not_withdrawn_and_does_not_hold_
 ) -> None:
     job_id = harness.queued()
     kind = "plan_generation"
-    harness.records.begin(
+    harness.records.attempts.begin(
         job_id, None, holder="h", worker="w@host", process="1", job_type=kind, queue="plan"
     )
     first = harness.ask("cancel", job_id)

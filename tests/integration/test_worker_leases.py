@@ -214,7 +214,7 @@ def come_back(settings: Settings, queue: str) -> None:
 def begin_and_die(harness: ServerHarness, job: JobHandle) -> None:
     """A worker has begun `job` and is gone: its lease runs, nothing renews it."""
     record = job.record()
-    answer = harness.yard.records.begin(
+    answer = harness.yard.records.attempts.begin(
         job.job_id,
         Stamp(record.epoch),
         holder="dead",

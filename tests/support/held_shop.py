@@ -40,7 +40,7 @@ class HeldShop:
     ) -> str:
         """A job that a worker began, whose lease expired so many seconds ago."""
         job = str(uuid.uuid4())
-        answer = self.records.begin(
+        answer = self.records.attempts.begin(
             job,
             None,
             holder="h",
@@ -56,7 +56,9 @@ class HeldShop:
     def finish(self, job: str, decision: Decision) -> None:
         record = self.records.read(job)
         token = record.number("token")
-        self.records.finish(job, decision, epoch=record.epoch, generation=0, seq=0, token=token)
+        self.records.attempts.finish(
+            job, decision, epoch=record.epoch, generation=0, seq=0, token=token
+        )
 
     def admit(self) -> str:
         job = str(uuid.uuid4())

@@ -73,12 +73,12 @@ def died(records: Records, job_id: str | None = None) -> Letter:
 
 def die_again(records: Records, job: str, stamp: Stamp) -> Letter:
     """The letter of an attempt that `stamp` begins and that fails for good."""
-    run = records.begin(
+    run = records.attempts.begin(
         job, stamp, holder="h", worker="w", job_type="plan_generation", queue="plan"
     )
     assert isinstance(run, Run)
     cause = {"category": "retry_exhausted", "code": "timeout", "message": "timed out"}
-    records.finish(
+    records.attempts.finish(
         job,
         Decision.DEAD_LETTERED,
         epoch=run.epoch,

@@ -19,7 +19,7 @@ from taskyard.broker import AmqpPublisher, ParkedMessages, RedisPublisher
 from taskyard.deadletters import LetterBox
 from taskyard.engine.held_queues import HeldQueues
 from taskyard.engine.request import JobRequest
-from taskyard.records import Records
+from taskyard.records import AttemptScripts, Records
 from taskyard.runner.lease import LeaseKeeper
 
 __all__ = ["FOLDER_VARIABLE", "NAMES", "UNPROTECTED_VARIABLE", "arm", "die_at", "is_armed"]
@@ -28,10 +28,10 @@ FOLDER_VARIABLE = "YARD_SEAMS"
 UNPROTECTED_VARIABLE = "YARD_UNPROTECTED"
 
 SEAMS: dict[str, tuple[type, str]] = {
-    "begin": (Records, "begin"),
-    "finish": (Records, "finish"),
-    "lose": (Records, "lose"),
-    "condemn": (Records, "dead_letter"),
+    "begin": (AttemptScripts, "begin"),
+    "finish": (AttemptScripts, "finish"),
+    "lose": (AttemptScripts, "lose"),
+    "condemn": (AttemptScripts, "dead_letter"),
     "retry": (RedisPublisher, "publish"),
     "retry at RabbitMQ": (AmqpPublisher, "publish"),
     "delayed retry": (RedisPublisher, "publish_later"),
@@ -93,13 +93,15 @@ def _acknowledge_first(request: Any) -> None:
     request._settling.publish()
 
 
-_finish = Records.finish
+_finish = AttemptScripts.finish
 
 
-def _finish_for_the_holder(records: Records, job_id: str, *decision: Any, **facts: Any) -> Any:
+def _finish_for_the_holder(
+    attempts: AttemptScripts, job_id: str, *decision: Any, **facts: Any
+) -> Any:
     """What a lock without fencing does: whoever comes, comes in its own name."""
-    facts["token"] = records.read(job_id).number("token")
-    return _finish(records, job_id, *decision, **facts)
+    facts["token"] = int(attempts._calls._client.hget(attempts.keys.record(job_id), "token") or 0)
+    return _finish(attempts, job_id, *decision, **facts)
 
 
 if FOLDER_VARIABLE in os.environ:
@@ -111,4 +113,4 @@ if FOLDER_VARIABLE in os.environ:
         case "no renewal":
             LeaseKeeper.watch = lambda keeper, lease: None  # type: ignore[method-assign]
         case "no token":
-            Records.finish = _finish_for_the_holder  # type: ignore[method-assign]
+            AttemptScripts.finish = _finish_for_the_holder  # type: ignore[method-assign]

@@ -28,10 +28,9 @@ def test_an_event_sent_while_a_result_is_handled_counts_as_event() -> None:
 
 def test_a_childs_round_trips_are_told_apart() -> None:
     def call(name: str) -> str:
-        step = (
-            f"taskyard.records.records:Records.{name};taskyard.runner.attempt_pipeline:Runner.run"
-        )
-        return f"redis.connection:read_response;{step};celery.app.trace:trace;{WORKLOOP}"
+        step = f"taskyard.records.attempt_scripts:AttemptScripts.{name}"
+        steps = f"{step};taskyard.runner.attempt_pipeline:Runner.run"
+        return f"redis.connection:read_response;{steps};celery.app.trace:trace;{WORKLOOP}"
 
     found = shares({call("begin"): 3, call("finish"): 1}, CHILD)
     assert [f"{step[:8]} {share:g}" for step, share in found.items()] == [

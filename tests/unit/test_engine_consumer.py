@@ -130,8 +130,10 @@ def test_a_lost_connection_is_left_to_celery() -> None:
 
 def test_a_retry_that_was_decided_is_published_though_its_message_cannot_be_taken() -> None:
     yard = yard_with(Publisher())
-    run = yard.records.begin("job-1", Stamp(5), holder="h", worker="w", job_type="t", queue="work")
-    yard.records.finish(
+    run = yard.records.attempts.begin(
+        "job-1", Stamp(5), holder="h", worker="w", job_type="t", queue="work"
+    )
+    yard.records.attempts.finish(
         "job-1", Decision.RETRYING, epoch=5, generation=0, seq=0, token=run.token, delay_s=9.0
     )
     message = Message(taskyard={"v": 1, "epoch": 5, "generation": 0, "seq": 0})
@@ -143,8 +145,12 @@ def test_a_finished_jobs_message_that_cannot_be_served_is_told_when_it_ends(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     yard = yard_with(Publisher())
-    run = yard.records.begin("job-1", Stamp(5), holder="h", worker="w", job_type="t", queue="work")
-    yard.records.finish("job-1", Decision.COMPLETED, epoch=5, generation=0, seq=0, token=run.token)
+    run = yard.records.attempts.begin(
+        "job-1", Stamp(5), holder="h", worker="w", job_type="t", queue="work"
+    )
+    yard.records.attempts.finish(
+        "job-1", Decision.COMPLETED, epoch=5, generation=0, seq=0, token=run.token
+    )
     message = Message(taskyard={"v": 1, "epoch": 5, "generation": 0, "seq": 0})
     consumer_of(JobConsumer, yard, closed).create_task_handler()(message)
     assert (yard.posted, message.settlement) == ([], "acknowledged")
@@ -184,14 +190,14 @@ def test_a_replacement_that_came_too_often_is_a_letter_though_it_has_begun_once(
 ) -> None:
     """Without a stamp, its place in the job's life is where the record saw it first."""
     yard = yard_with(Publisher())
-    begin = partial(yard.records.begin, worker="w", job_type="t", queue="work")
+    begin = partial(yard.records.attempts.begin, worker="w", job_type="t", queue="work")
     begin("job-1", None, holder="h1")
     assert begin("job-1", Stamp(0, nesting=nesting), holder="h2").seq == 1
-    yard.records.lose("job-1", "h2", "killed")
+    yard.records.attempts.lose("job-1", "h2", "killed")
     message = Message(replaced_task_nesting=nesting)
     message.delivery_info = {"routing_key": "work", "redelivered": True}
     for _ in range(SETTINGS.delivery_limit):
-        yard.records.deliver("job-1")
+        yard.records.attempts.deliver("job-1")
     consumer_of(JobConsumer, yard, lambda *_: None).create_task_handler()(message)
     assert [letter.code for letter in yard.posted] == ["poison"]
     assert message.settlement == "acknowledged"

@@ -113,7 +113,7 @@ class Desk:
         )
 
     def begin(self) -> Run:
-        run = self.yard.records.begin(
+        run = self.yard.records.attempts.begin(
             "job-1",
             STAMP,
             holder=self.request._request_dict[HOLDER],
@@ -195,8 +195,9 @@ def test_only_a_short_lease_is_awaited_in_the_worker(
     desk.yard.ports = SimpleNamespace(
         messages=SimpleNamespace(hold=lambda _message, _give_back, wait_s, **_: held.append(wait_s))
     )
-    desk.yard.records.settings = SETTINGS.model_copy(update={"lease_s": lease_s})
-    desk.yard.records.begin(
+    leased = SETTINGS.model_copy(update={"lease_s": lease_s})
+    desk.yard.records.settings = desk.yard.records.attempts.settings = leased
+    desk.yard.records.attempts.begin(
         "job-1", STAMP, holder="h", worker="w", process="p", job_type="t", queue="work"
     )
     desk.request.message.delivery_info["redelivered"] = True
@@ -303,7 +304,7 @@ def test_terminated_just_after_its_retry_was_decided_the_retry_is_published(
     protected: Desk,
 ) -> None:
     run = protected.begin()
-    protected.yard.records.finish(
+    protected.yard.records.attempts.finish(
         "job-1", Decision.RETRYING, epoch=5, generation=0, seq=0, token=run.token, delay_s=9.0
     )
     protected.terminate()
@@ -314,7 +315,7 @@ def test_terminated_just_after_its_retry_was_decided_the_retry_is_published(
 
 def test_terminated_just_after_it_completed_it_stays_completed(protected: Desk) -> None:
     run = protected.begin()
-    protected.yard.records.finish(
+    protected.yard.records.attempts.finish(
         "job-1", Decision.COMPLETED, epoch=5, generation=0, seq=0, token=run.token
     )
     protected.terminate()
@@ -330,7 +331,7 @@ def test_terminated_while_redis_is_away_the_message_goes_back(
     def away(*_: Any, **__: Any) -> None:
         raise RedisError("away")
 
-    monkeypatch.setattr(protected.yard.records, "finish", away)
+    monkeypatch.setattr(protected.yard.records.attempts, "finish", away)
     protected.terminate()
     assert (protected.settlements, protected.backend.reported) == (["back"], [])
 

@@ -45,12 +45,12 @@ class Stage:
         return Stamp(admitted.epoch)
 
     def begin(self) -> None:
-        self.records.begin(
+        self.records.attempts.begin(
             JOB, self.admit(), holder="h", worker="w@host", process="7", job_type="t", queue="exec"
         )
 
     def dead_letter(self) -> None:
-        self.records.dead_letter(
+        self.records.attempts.dead_letter(
             JOB, self.admit(), job_type="t", queue="exec", **death_of(death_causes.rejected())
         )
 

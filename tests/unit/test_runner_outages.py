@@ -52,7 +52,9 @@ def run(runner: TaskRunner, stamp: Stamp | None = None) -> Any:
 
 def fail_first(runner: TaskRunner, name: str, times: int) -> list[int]:
     """Let the records fail `times` times at `name`; the list grows with each call."""
-    act: Callable[..., Any] = getattr(runner.steps.records, name)
+    records = runner.steps.records
+    owner = records if name == "read" else records.attempts
+    act: Callable[..., Any] = getattr(owner, name)
     calls: list[int] = []
 
     def failing_first(*args: Any, **kwargs: Any) -> Any:
@@ -61,7 +63,7 @@ def fail_first(runner: TaskRunner, name: str, times: int) -> list[int]:
             raise RedisError("away")
         return act(*args, **kwargs)
 
-    setattr(runner.steps.records, name, failing_first)
+    setattr(owner, name, failing_first)
     return calls
 
 
@@ -113,7 +115,7 @@ def test_an_outage_that_lasts_sends_it_back(runner: TaskRunner, step: str) -> No
 def test_where_another_delivery_came_further_its_answer_is_taken_as_what_it_is(
     runner: TaskRunner, answer: Any, error_type: type[Exception], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(runner.steps.records, "dead_letter", lambda *_, **__: answer)
+    monkeypatch.setattr(runner.steps.records.attempts, "dead_letter", lambda *_, **__: answer)
     with pytest.raises(error_type) as caught:
         run(runner, OLD)
     if isinstance(caught.value, JobDeferred):

@@ -48,14 +48,16 @@ def admission(job_id: str) -> Admission:
 
 
 def begun(records: Records, job_id: str, holder: str = "h") -> Run:
-    answer = records.begin(job_id, None, holder=holder, worker="w", job_type="t", queue="exec")
+    answer = records.attempts.begin(
+        job_id, None, holder=holder, worker="w", job_type="t", queue="exec"
+    )
     assert isinstance(answer, Run)
     return answer
 
 
 def finished(records: Records, job_id: str, run: Run, decision: Decision, **facts: Any) -> Any:
     place = {"epoch": run.epoch, "generation": run.generation, "seq": run.seq, "token": run.token}
-    return records.finish(job_id, decision, **place, **facts)
+    return records.attempts.finish(job_id, decision, **place, **facts)
 
 
 def test_no_call_of_the_records_is_written_a_second_time() -> None:
@@ -97,7 +99,7 @@ def test_what_ends_by_itself_ends_in_the_clocks_time(
     ttl_s, window_s = records.settings.result_ttl_s, records.settings.dedupe_window_s
     records.record_publications([UnadmittedJob("failed", "t", "exec")], published=False)
     finished(records, "job", begun(records, "job"), Decision.COMPLETED, result=b"{}")
-    assert [records.deliver("unknown") for _ in range(2)] == [1, 2]
+    assert [records.attempts.deliver("unknown") for _ in range(2)] == [1, 2]
 
     clock.advance(timedelta(seconds=ttl_s) - MS)
     assert records.result("job") == b"{}"
@@ -107,7 +109,7 @@ def test_what_ends_by_itself_ends_in_the_clocks_time(
     assert [records.read(name).state for name in ("job", "failed")] == ["completed", "accepted"]
     clock.advance(MS)
     assert [records.read(name).state for name in ("job", "failed")] == [State.NONE, State.NONE]
-    assert records.deliver("unknown") == 1
+    assert records.attempts.deliver("unknown") == 1
 
 
 def test_what_was_to_end_and_lives_again_does_not(records: MemoryRecords, clock: YardClock) -> None:

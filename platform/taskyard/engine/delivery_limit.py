@@ -26,7 +26,7 @@ def deliveries_over_limit(context: WorkerContext, message: Any) -> int | None:
     if not (message.delivery_info or {}).get("redelivered"):
         return None
     try:
-        count = context.records.deliver(job_id_of(message))
+        count = context.records.attempts.deliver(job_id_of(message))
         context.backoff.succeeded(_DELIVER)
         if count <= context.settings.delivery_limit or _is_decided(context, message):
             return None

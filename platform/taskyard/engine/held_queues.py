@@ -194,7 +194,7 @@ class HeldQueues:
         if not marked:
             return
         try:
-            context.records.forget_deliveries(marked)
+            context.records.attempts.forget_deliveries(marked)
         except RedisError as error:
             context.backoff.failed(_FORGET, error, action="deliveries_kept")
         else:

@@ -7,7 +7,7 @@ from typing import Final
 
 from redis.exceptions import RedisError
 
-from taskyard.records import Records
+from taskyard.records import AttemptScripts
 from taskyard.wire.redacted_logs import logger
 
 __all__ = ["MOST_OWED", "Releases"]
@@ -25,8 +25,8 @@ class Releases:
     loss counts as a death, and three of them dead-letter a job that never failed.
     """
 
-    def __init__(self, records: Records) -> None:
-        self._records = records
+    def __init__(self, attempts: AttemptScripts) -> None:
+        self._attempts = attempts
         self._owed: deque[tuple[str, str]] = deque(maxlen=MOST_OWED)
 
     def owe(self, job_id: str, holder: str) -> None:
@@ -39,7 +39,7 @@ class Releases:
         while self._owed:
             job_id, holder = self._owed[0]
             try:
-                self._records.release(job_id, holder)
+                self._attempts.release(job_id, holder)
             except RedisError as error:
                 log.warning(
                     "job %s: its lease is not released yet, because Redis does not answer; "

@@ -50,7 +50,7 @@ def dead_letter(yard: WorkerContext, request: Any, one: Continuation, error: Bas
     """
     job_id = _id_of(yard, request, one)
     outcome = _outcome(request, one, error)
-    answer = yard.records.dead_letter(
+    answer = yard.records.attempts.dead_letter(
         job_id,
         None,
         job_type=_task_of(one),

@@ -194,7 +194,7 @@ def _post_own_letter(owing: Owing, reused: Reused, outcome: Failed | None) -> No
     """Store a record for a message that uses another job's id, then publish its dead letter."""
     yard, name = owing.yard, owing.job_type
     job_id = reused_id(owing.job_id, name, reused.epoch)
-    yard.records.dead_letter(
+    yard.records.attempts.dead_letter(
         job_id,
         None,
         job_type=name,

@@ -162,7 +162,7 @@ class Settling:
         """
         evidence += self._yard.memory.last_words(self._delivery.id)
         try:
-            answer = self._yard.records.lose(self._delivery.id, self.holder, evidence)
+            answer = self._yard.records.attempts.lose(self._delivery.id, self.holder, evidence)
         except RedisError as error:
             self.give_back(RECORDS, "lose_unreachable", error)
             return
@@ -195,7 +195,7 @@ class Settling:
     def dead_letter(self, outcome: Failed) -> None:
         """Dead-letter a message about which no attempt could decide."""
         try:
-            answer = self._yard.records.dead_letter(
+            answer = self._yard.records.attempts.dead_letter(
                 self._delivery.id,
                 self.stamp,
                 job_type=self._job_type,
@@ -217,7 +217,7 @@ class Settling:
         return self._decide(record, outcome)
 
     def _decide(self, record: Any, outcome: Any) -> Decided | NotHeld | Forward:
-        finish = self._yard.records.finish
+        finish = self._yard.records.attempts.finish
         return decide_for(finish, record, outcome, job_id=self._delivery.id, holder=self.holder)
 
     def _conclude(self, end: End, outcome: Failed | None = None, *, lost: str = "") -> None:

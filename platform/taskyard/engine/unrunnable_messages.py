@@ -71,7 +71,7 @@ def dead_letter(yard: WorkerContext, message: Any, outcome: Failed) -> None:
         yard.letters.post(_unidentified(yard, message, outcome))
         return
     job_id, stamp = job_id_of(message), position_of(message)
-    answer = yard.records.dead_letter(
+    answer = yard.records.attempts.dead_letter(
         job_id,
         stamp,
         job_type=task_of(message),

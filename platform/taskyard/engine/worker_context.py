@@ -83,7 +83,7 @@ class WorkerContext:
     @cached_property
     def releases(self) -> Releases:
         """Return the leases that the main process must release."""
-        return Releases(self.records)
+        return Releases(self.records.attempts)
 
     @cached_property
     def memory(self) -> ProcessMemory:

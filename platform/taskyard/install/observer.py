@@ -159,7 +159,7 @@ class Observer:
     def _renew(self) -> None:
         for job_id, run in list(self._running.values()):
             if run is not None:
-                self._yard.watching.renew(job_id, run.token)
+                self._yard.watching.attempts.renew(job_id, run.token)
 
     def _write(self, seen: Observation) -> None:
         if isinstance(seen, DeadBeforeStart) and not seen.delivery.job_id:
@@ -206,7 +206,7 @@ class Observer:
             self._running[delivery.holder] = (delivery.job_id, answer)
 
     def _ask(self, delivery: Watched, record: Record, holder: str) -> Any:
-        return self._yard.watching.begin(
+        return self._yard.watching.attempts.begin(
             delivery.job_id,
             _position(record),
             holder=holder,
@@ -236,7 +236,7 @@ class Observer:
         for holder, (job_id, shared) in self._running.items():
             if job_id == delivery.job_id and shared == run:
                 self._running[holder] = (job_id, None)
-        return self._yard.watching.finish(
+        return self._yard.watching.attempts.finish(
             delivery.job_id,
             decision,
             epoch=run.epoch,
@@ -251,13 +251,13 @@ class Observer:
         if run is None:
             return
         if lost is None:
-            self._yard.watching.release(delivery.job_id, delivery.holder)
+            self._yard.watching.attempts.release(delivery.job_id, delivery.holder)
         else:
-            self._yard.watching.lose(delivery.job_id, delivery.holder, lost)
+            self._yard.watching.attempts.lose(delivery.job_id, delivery.holder, lost)
 
     def _dead_letter(self, delivery: Watched, outcome: Any, message: RawMessage) -> None:
         records = self._yard.watching
-        answer = records.dead_letter(
+        answer = records.attempts.dead_letter(
             delivery.job_id,
             _position(records.read(delivery.job_id)),
             job_type=delivery.job_type,

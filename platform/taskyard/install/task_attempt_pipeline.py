@@ -206,7 +206,7 @@ class TaskRunner:
         """
         job_id = case.delivery.job_id
         try:
-            self.steps.records.release(job_id, case.delivery.holder)
+            self.steps.records.attempts.release(job_id, case.delivery.holder)
         except RedisError as error:
             log.warning(
                 "job %s asked to run again, but its lease was not released, because Redis "

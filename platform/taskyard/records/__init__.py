@@ -1,5 +1,6 @@
 """Records: the live state of every job in Redis; only scripts with the state table change it."""
 
+from taskyard.records.attempt_scripts import AttemptScripts
 from taskyard.records.attempt_stops import AttemptStops, Stop, StopAnswer
 from taskyard.records.bulk_admission import SCRIPTS_AHEAD
 from taskyard.records.bulk_states import End
@@ -55,6 +56,7 @@ __all__ = [
     "SCRIPTS_AHEAD",
     "Admission",
     "Admitted",
+    "AttemptScripts",
     "AttemptStops",
     "BeginAnswer",
     "CancelRequested",

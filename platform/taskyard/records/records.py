@@ -1,47 +1,34 @@
-"""The record scripts as methods; each is one round trip and gives the same answer when repeated."""
+"""The records of one namespace: admit jobs, confirm and replay them, and read what is known."""
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Generator, Iterable, Sequence
-from typing import Any
 
 import redis
 from redis.exceptions import RedisError, ResponseError
 
 from taskyard.clock import redis_time_us, us_of
 from taskyard.errors import KillSwitchOn, Refused
-from taskyard.jobs.attempt_outcomes import Decision
-from taskyard.jobs.states import Event, State
+from taskyard.jobs.states import State
+from taskyard.records.attempt_scripts import AttemptScripts
 from taskyard.records.attempt_stops import AttemptStops
 from taskyard.records.bulk_admission import Admissions, Upcoming, record_publications
 from taskyard.records.bulk_states import End, read_ends, read_many, read_states
 from taskyard.records.job_keys import Keys
 from taskyard.records.job_record import Record
 from taskyard.records.operator_verbs import OperatorVerbs
-from taskyard.records.parse_replies import parse_begin, parse_decided, parse_forward
 from taskyard.records.script_calls import ReplayCall, ScriptCall, ScriptCalls
 from taskyard.records.script_replies import (
     Admission,
     Admitted,
-    BeginAnswer,
-    DeadLetterAnswer,
-    Ended,
-    Finished,
-    Forward,
-    LeaseEnd,
-    NotHeld,
     Publication,
     Replayed,
     ReplyTo,
-    Requeue,
-    Superseded,
     UnadmittedJob,
 )
 from taskyard.records.script_source import VERBS, script_source
 from taskyard.settings import Settings
-from taskyard.store import Argument, Script, named
-from taskyard.wire.stamp_header import Stamp
+from taskyard.store import Script, named
 
 __all__ = ["Records", "no_domain"]
 
@@ -55,7 +42,8 @@ class Records:
     """The records of one namespace.
 
     `keys` are needed if the key names differ from those of `Keys`. `domain_of` returns the domain
-    that owns a job type, empty for none: records and events have it as a field.
+    that owns a job type, empty for none: records and events have it as a field. `attempts` are the
+    scripts of workers, `verbs` those of operators.
     """
 
     def __init__(
@@ -69,10 +57,9 @@ class Records:
         self.client = client
         self.settings = settings
         self.keys = Keys(settings.namespace) if keys is None else keys
-        self._window_us = us_of(settings.dedupe_window_s)
         self._scripts = {name: Script(self._source(name)) for name in _NAMES}
-        self._domain_of = domain_of
         self._calls = ScriptCalls(client, self.keys, self._scripts)
+        self.attempts = AttemptScripts(self._calls, self.keys, settings, domain_of)
         self.verbs = OperatorVerbs(self._calls, self.keys.kept_result)
         self.stops = AttemptStops(client, settings.namespace)
         self._admissions = Admissions(
@@ -142,14 +129,15 @@ class Records:
         arrives all the same. If a record's key has another type, the log names the key and the
         other records are written; raises `WrongKeyType` for a key that the records share.
         """
-        script, window_ms = self._scripts["record_publication"], self._window_us // 1000
+        script = self._scripts["record_publication"]
+        window_ms = us_of(self.settings.dedupe_window_s) // 1000
         return record_publications(
             self.client, script, self.keys, jobs, published=published, window_ms=window_ms
         )
 
     def confirm(self, job_id: str, epoch: int) -> None:
         """Note that the broker has confirmed the first message of this epoch."""
-        self._call("confirm", job_id, [epoch])
+        self._calls.one(ScriptCall("confirm", job_id, [epoch]))
 
     def confirm_many(self, lives: Sequence[tuple[str, int]]) -> list[RedisError | None]:
         """Note for many (job id, epoch) that the broker has confirmed their first message.
@@ -169,173 +157,6 @@ class Records:
         except ResponseError as error:
             return error
         return None
-
-    def begin(
-        self,
-        job_id: str,
-        stamp: Stamp | None,
-        *,
-        holder: str,
-        worker: str,
-        job_type: str,
-        queue: str,
-        process: str = "",
-    ) -> BeginAnswer:
-        """Ask for the right to run one attempt.
-
-        `holder` identifies the delivery, `process` the process that works on the delivery. A repeat
-        by the same process with the same delivery gets the same answer. Another process with the
-        same delivery takes over from a dead process. A switch that is on for the job, its queue,
-        its type or its domain keeps it from running (`Switched`).
-        """
-        arguments = [
-            *_position(stamp),
-            holder,
-            worker,
-            us_of(self.settings.lease_s),
-            self.settings.death_limit,
-            self._window_us,
-            0 if stamp is None or stamp.sent_us is None else stamp.sent_us,
-            job_type,
-            queue,
-            process,
-            0 if stamp is None else stamp.nesting,
-            self._domain_of(job_type),
-        ]
-        keys = [*self.keys.script_keys(job_id), self.keys.switches]
-        return parse_begin(self._call("begin", job_id, arguments, keys))
-
-    def renew(self, job_id: str, token: int) -> tuple[bool, str]:
-        """Renew the lease; return whether the attempt keeps it, and a detail.
-
-        The detail is the request of an operator who cancels the attempt, or the state that ended
-        the lease.
-        """
-        answer, detail = self._call("renew", job_id, [token, us_of(self.settings.lease_s)])
-        return answer == b"kept", detail.decode()
-
-    def progress(self, job_id: str, token: int, fraction: float, note: str) -> bool:
-        """Write progress; return False if the attempt with this token no longer holds the job."""
-        body = json.dumps({"fraction": fraction, "note": note})
-        return bool(self._call("progress", job_id, [token, body]))
-
-    def finish(
-        self,
-        job_id: str,
-        decision: Decision,
-        *,
-        epoch: int,
-        generation: int,
-        seq: int,
-        token: int | None = None,
-        holder: str = "",
-        result: bytes = b"",
-        delay_s: float = 0,
-        cause: bytes = b"",
-        code: str = "",
-        category: str = "",
-        message: str = "",
-        stopped: bool = False,
-    ) -> Finished | Superseded | Forward:
-        """Record the decision about the attempt that `token` (or the delivery `holder`) holds.
-
-        If an operator has cancelled the attempt, the job is cancelled instead, unless the attempt
-        returned a result without having `stopped` for the request.
-        """
-        arguments = [
-            "" if token is None else token,
-            holder,
-            decision,
-            epoch,
-            generation,
-            seq,
-            result,
-            self.settings.result_ttl_s * 1000,
-            self._window_us,
-            us_of(delay_s),
-            cause,
-            code,
-            category,
-            message,
-            self.keys.result(job_id),
-            "1" if stopped else "",
-        ]
-        raw = self._call("finish", job_id, arguments)
-        if raw[0] == b"forward":
-            return parse_forward(raw)
-        if raw[0] == b"superseded":
-            return Superseded(State(raw[1].decode()), int(raw[2]))
-        return Finished(State(raw[1].decode()), *(int(value) for value in raw[2:6]))
-
-    def release(self, job_id: str, holder: str) -> LeaseEnd:
-        """End this delivery's attempt without a decision and without counting it (drain)."""
-        return self._end(job_id, holder, Event.RELEASE, "")
-
-    def lose(self, job_id: str, holder: str, evidence: str) -> LeaseEnd:
-        """End this delivery's attempt because its process died.
-
-        Too many deaths make a poison letter.
-        """
-        return self._end(job_id, holder, Event.LOSE, evidence)
-
-    def _end(self, job_id: str, holder: str, event: Event, evidence: str) -> LeaseEnd:
-        raw = self._call("release", job_id, [holder, event, self.settings.death_limit, evidence])
-        match raw[0]:
-            case b"decided":
-                return parse_decided(raw)
-            case b"requeue":
-                return Requeue(State(raw[1].decode()))
-            case b"ended":
-                return Ended(State(raw[1].decode()))
-            case b"forward":
-                return parse_forward(raw)
-            case _:
-                return NotHeld(State(raw[1].decode()))
-
-    def dead_letter(
-        self,
-        job_id: str,
-        stamp: Stamp | None,
-        *,
-        job_type: str,
-        queue: str,
-        cause: bytes,
-        code: str,
-        category: str,
-        message: str,
-    ) -> DeadLetterAnswer:
-        """Dead-letter a message about which no attempt could decide."""
-        arguments: list[Argument] = [
-            *_position(stamp),
-            job_type,
-            queue,
-            cause,
-            code,
-            category,
-            message,
-            0 if stamp is None else stamp.nesting,
-            self._domain_of(job_type),
-        ]
-        answer = parse_begin(self._call("dead_letter", job_id, arguments))
-        if not isinstance(answer, DeadLetterAnswer):
-            expected = "Decided, Held, Stale, Ended, Forward or Reused"
-            raise TypeError(f"expected the script dead_letter to answer {expected}, got {answer!r}")
-        return answer
-
-    def requeued(self, job_id: str, epoch: int, generation: int) -> bool:
-        """Note that the message of a rerouted job is in its new queue.
-
-        Returns False if the message has begun there already, or the job has gone on otherwise.
-        """
-        return bool(self._call("requeued", job_id, [epoch, generation]))
-
-    def deliver(self, job_id: str) -> int:
-        """Count one more delivery of a redelivered message and return the count."""
-        return int(self._call("deliver", job_id, [self._window_us // 1000]))
-
-    def forget_deliveries(self, job_ids: Sequence[str]) -> None:
-        """Set the deliveries of jobs back to 0, in one round trip; raises redis-py's errors."""
-        self._calls.all([ScriptCall("forget_deliveries", job_id, []) for job_id in job_ids])
 
     def replay(
         self,
@@ -403,6 +224,13 @@ class Records:
         """Return the records of many jobs in one round trip; an error for each that failed."""
         return read_many(self.client, self.keys, job_ids)
 
+    def requeued(self, job_id: str, epoch: int, generation: int) -> bool:
+        """Note that the message of a rerouted job is in its new queue.
+
+        Returns False if the message has begun there already, or the job has gone on otherwise.
+        """
+        return bool(self._calls.one(ScriptCall("requeued", job_id, [epoch, generation])))
+
     def note_gone_many(self, lives: Sequence[tuple[str, int]]) -> None:
         """Note for many (job id, epoch) that no worker will see their message any more.
 
@@ -414,15 +242,6 @@ class Records:
     def ends(self, job_ids: Sequence[str]) -> list[End]:
         """Return record and result of many jobs in one round trip."""
         return read_ends(self.client, self.keys, job_ids)
-
-    def _call(
-        self,
-        name: str,
-        job_id: str,
-        arguments: Sequence[Argument],
-        keys: Sequence[str] | None = None,
-    ) -> Any:
-        return self._calls.one(ScriptCall(name, job_id, arguments, keys))
 
 
 _NAMES = (
@@ -446,11 +265,3 @@ _NAMES = (
 
 def _text(raw: bytes | str) -> str:
     return raw if isinstance(raw, str) else raw.decode("utf-8", "replace")
-
-
-def _position(stamp: Stamp | None) -> list[str | int]:
-    if stamp is None:
-        return ["", 0, 0]
-    # Epoch 0: the message does not know its epoch, only how often Celery itself has retried it, or
-    # has replaced it by another task.
-    return [stamp.epoch or "", stamp.generation, stamp.seq]

@@ -105,7 +105,7 @@ class AttemptSteps:
         return retry_redis(
             "begin",
             delivery.job_id,
-            lambda: self.records.begin(
+            lambda: self.records.attempts.begin(
                 delivery.job_id,
                 delivery.stamp,
                 holder=delivery.holder,
@@ -168,7 +168,7 @@ class AttemptSteps:
         return retry_redis(
             "condemn",
             delivery.job_id,
-            lambda: self.records.dead_letter(
+            lambda: self.records.attempts.dead_letter(
                 delivery.job_id,
                 delivery.stamp,
                 job_type=delivery.job_type,
@@ -213,7 +213,7 @@ class AttemptSteps:
     # -- finish --------------------------------------------------------------------------------
 
     def finish(self, delivery: Delivery, run: Run, **facts: Any) -> Finished:
-        """Record the outcome of the attempt, with the arguments of `Records.finish`.
+        """Record the outcome of the attempt, with the arguments of `AttemptScripts.finish`.
 
         Raises `JobSkipped` if another attempt or an operator decided first, `JobForwarded` if an
         operator has moved the job.
@@ -222,7 +222,7 @@ class AttemptSteps:
         answer = retry_redis(
             "finish",
             job_id,
-            lambda: self.records.finish(
+            lambda: self.records.attempts.finish(
                 job_id,
                 epoch=run.epoch,
                 generation=run.generation,

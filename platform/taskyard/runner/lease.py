@@ -55,7 +55,7 @@ class Lease:
         If Redis does not answer, the report is dropped and the job continues.
         """
         try:
-            self.records.progress(self.job_id, self.token, fraction, note)
+            self.records.attempts.progress(self.job_id, self.token, fraction, note)
         except RedisError as error:
             facts = json.dumps({"job_id": self.job_id, "error": str(error)})
             log.warning(
@@ -67,7 +67,7 @@ class Lease:
 
     def renew(self) -> None:
         """Renew the lease once, and note if it was lost or if the job was cancelled."""
-        kept, detail = self.records.renew(self.job_id, self.token)
+        kept, detail = self.records.attempts.renew(self.job_id, self.token)
         if kept:
             self._cancelled = self._cancelled or detail != ""
         elif detail in (State.CANCELLED, State.ABORTED):

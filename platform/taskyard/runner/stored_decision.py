@@ -81,7 +81,7 @@ def decide_for(
 
 
 def decision_of(outcome: Outcome, stored: bytes = b"") -> dict[str, Any]:
-    """Return the arguments of `Records.finish` for the outcome of an attempt.
+    """Return the arguments of `AttemptScripts.finish` for the outcome of an attempt.
 
     `stored` is the encoded result of a success.
     """
@@ -100,7 +100,7 @@ def decision_of(outcome: Outcome, stored: bytes = b"") -> dict[str, Any]:
 
 
 def death_of(outcome: Failed) -> dict[str, Any]:
-    """Return a cause of death as arguments of `Records.dead_letter` and `Records.finish`."""
+    """Return a cause of death as arguments of `dead_letter` and `finish` of `AttemptScripts`."""
     return {
         "cause": encode_cause(outcome),
         "code": outcome.failure.code,

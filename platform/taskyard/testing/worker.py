@@ -103,7 +103,7 @@ class MemoryWorker:
             self._judge_overtime(message, delivery, killed)
         except ProcessKilled as killed:
             evidence = str(killed)
-            answer = self.records.lose(message.job_id, delivery.holder, evidence)
+            answer = self.records.attempts.lose(message.job_id, delivery.holder, evidence)
             self._conclude(message, answer, lost=evidence)
 
     def _delivery(self, message: Message, name: str, job_type: JobType | None) -> Delivery:
@@ -128,7 +128,7 @@ class MemoryWorker:
 
     def _too_often(self, message: Message) -> bool:
         limit = self.records.settings.delivery_limit
-        count = self.records.deliver(message.job_id)
+        count = self.records.attempts.deliver(message.job_id)
         if count <= limit:
             return False
         self._dead_letter(message, death_causes.delivered_too_often(count, limit))
@@ -139,7 +139,7 @@ class MemoryWorker:
         return expires is not None and now > datetime.fromisoformat(expires)
 
     def _dead_letter(self, message: Message, outcome: Failed) -> None:
-        answer = self.records.dead_letter(
+        answer = self.records.attempts.dead_letter(
             message.job_id,
             _stamp(message),
             job_type=str(message.raw.headers.get("task")),
@@ -156,7 +156,7 @@ class MemoryWorker:
         override = None if delivery.stamp is None else delivery.stamp.policy
         policy = self.rules.policy(delivery.job_type, override)
         outcome = judge(failure, record.number("attempts") + 1, policy, self.rules.rng)
-        finish, job_id = self.records.finish, message.job_id
+        finish, job_id = self.records.attempts.finish, message.job_id
         answer = decide_for(finish, record, outcome, job_id=job_id, holder=delivery.holder)
         self._conclude(message, answer)
 
@@ -243,7 +243,7 @@ class MemoryWorker:
         name = str(message.raw.headers.get("task"))
         job_id = reused_id(message.job_id, name, reused.epoch)
         death = reuse_death(message.job_id, name, reused, outcome)
-        self.records.dead_letter(
+        self.records.attempts.dead_letter(
             job_id, None, job_type=name, queue=message.queue, **death_of(death)
         )
         self._post(message, job_id)
