@@ -3,45 +3,22 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
 from celery import chain, chord
 from celery.exceptions import TaskRevokedError
-from sqlalchemy import Engine
 
 from support.legacy import Legacy
 from support.legacy_fixtures import legacy_fixtures
-from support.legacy_operator import Operator, running
-from support.relay import relaying
+from support.legacy_operator import Operator, operator_fixtures, running
 from support.waiting import SOON_S
 
 # Mirror, relay, reconcile and operators: by the role that they have in production.
 AS_RUNTIME = True
 
 app, tasks = legacy_fixtures("protect")
-
-
-@pytest.fixture(scope="module")
-def operator(app: Legacy, database: Engine) -> Iterator[Operator]:
-    with relaying(app.settings, database):
-        made = Operator(app, database)
-        yield made
-        made.client.close()
-
-
-@pytest.fixture
-def busy(app: Legacy, tasks: Any) -> Iterator[str]:
-    """Both processes work until the gate that is yielded opens; what follows has no record."""
-    gate = uuid.uuid4().hex
-    held = [tasks.gated.delay(gate) for _ in range(2)]
-    for one in held:
-        app.await_state(one.id, "running")
-    yield gate
-    app.open_gate(gate, 2)
-    for one in held:
-        one.get(timeout=SOON_S)
+operator, busy = operator_fixtures()
 
 
 def test_a_running_task_is_stopped_and_celery_reports_it_as_revoked(

@@ -3,72 +3,23 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
 from celery import chord
 from celery.exceptions import ChordError, TaskRevokedError
-from sqlalchemy import Engine
 
 from support.legacy import Legacy
 from support.legacy_fixtures import legacy_fixtures
-from support.relay import relaying
+from support.legacy_operator import Operator, operator_fixtures
 from support.waiting import SOON_S, eventually
-from taskyard.access import Identity, Role
-from taskyard.audit import rows_of
-from taskyard.control import Control, VerbOutcome
-from taskyard.records import Records
-from taskyard.store import connect
+from taskyard.control.live_verb import WAIT_S
 
 # Mirror, relay, reconcile and operators: by the role that they have in production.
 AS_RUNTIME = True
 
-OPS = Identity("ops@example.com", via="token", role=Role.OPERATOR)
-WHY = "User cancellation via support ticket 12345"
-
 app, tasks = legacy_fixtures("protect")
-
-
-class Operator:
-    """Cancels jobs of the app."""
-
-    def __init__(self, app: Legacy, database: Engine) -> None:
-        self.database = database
-        self.client = connect(app.settings.need_redis_url())
-        self.control = Control(database, Records(self.client, app.settings), OPS)
-
-    def cancel(self, job_id: str) -> VerbOutcome:
-        return self.control.cancel(job_id, reason=WHY)
-
-    def answer(self, outcome: VerbOutcome) -> str:
-        def rows() -> list[str]:
-            with self.database.connect() as connection:
-                return [row["outcome"] for row in rows_of(connection, outcome.request_id)]
-
-        eventually(lambda: len(rows()) == 2, "the relay's answer")
-        return rows()[1]
-
-
-@pytest.fixture(scope="module")
-def operator(app: Legacy, database: Engine) -> Iterator[Operator]:
-    with relaying(app.settings, database):
-        made = Operator(app, database)
-        yield made
-        made.client.close()
-
-
-@pytest.fixture
-def busy(app: Legacy, tasks: Any) -> Iterator[str]:
-    """Both processes work until the gate that is yielded opens; what follows has no record."""
-    gate = uuid.uuid4().hex
-    held = [tasks.gated.delay(gate) for _ in range(2)]
-    for one in held:
-        app.await_state(one.id, "running")
-    yield gate
-    app.open_gate(gate, 2)
-    for one in held:
-        one.get(timeout=SOON_S)
+operator, busy = operator_fixtures(WAIT_S)
 
 
 def test_a_task_without_a_record_is_cancelled_and_celery_reports_it_as_revoked(

@@ -15,6 +15,7 @@ from sqlalchemy import Engine, select
 from servers import Servers
 from support.legacy import Legacy
 from support.legacy_fixtures import TRANSPORTS, legacy_on
+from support.legacy_operator import busy_processes
 from support.listening import await_listening
 from support.mirror import mirroring
 from support.waiting import SOON_S, eventually
@@ -83,15 +84,8 @@ def shop(
 
 @pytest.fixture
 def busy(shop: Shop) -> Iterator[str]:
-    """All processes work until the gate that is yielded opens; what follows has no record."""
-    gate, count = uuid.uuid4().hex, 2 * len(NAMES)
-    held = [shop.tasks.gated.delay(gate) for _ in range(count)]
-    for one in held:
-        shop.app.await_state(one.id, "running")
-    yield gate
-    shop.app.open_gate(gate, count)
-    for one in held:
-        one.get(timeout=SOON_S)
+    with busy_processes(shop.app, shop.tasks, 2 * len(NAMES)) as gate:
+        yield gate
 
 
 def test_a_protected_task_without_a_record_is_cancelled_in_one_audit_pair(

@@ -3,72 +3,29 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Iterator
 from typing import Any
-
-import pytest
-from sqlalchemy import Engine
 
 from support.legacy import Legacy
 from support.legacy_fixtures import legacy_fixtures
-from support.relay import relaying
-from support.waiting import SOON_S, eventually
-from taskyard.access import Identity, Role
-from taskyard.audit import rows_of
-from taskyard.control import Control, VerbOutcome
-from taskyard.records import Records
-from taskyard.store import connect
+from support.legacy_operator import Operator, operator_fixtures
+from support.waiting import SOON_S
+from taskyard.control.live_verb import WAIT_S
 
 # Mirror, relay, reconcile and operators: by the role that they have in production.
 AS_RUNTIME = True
 
-OPS = Identity("ops@example.com", via="token", role=Role.OPERATOR)
-WHY = "The workers of this queue are down for maintenance today"
-
 app, tasks = legacy_fixtures("protect")
-
-
-class Operator:
-    """Moves jobs of the app."""
-
-    def __init__(self, app: Legacy, database: Engine) -> None:
-        self.app = app
-        self.database, self.orders = database, f"{app.prefix}.orders"
-        self.client = connect(app.settings.need_redis_url())
-        self.control = Control(database, Records(self.client, app.settings), OPS)
-
-    def reroute(self, job_id: str, queue: str | None = None) -> VerbOutcome:
-        return self.control.reroute(job_id, queue or self.orders, reason=WHY)
-
-    def answer(self, outcome: VerbOutcome) -> str:
-        def rows() -> list[str]:
-            with self.database.connect() as connection:
-                return [row["outcome"] for row in rows_of(connection, outcome.request_id)]
-
-        eventually(lambda: len(rows()) == 2, "the relay's answer", why=self.app.logs)
-        return rows()[1]
-
-
-@pytest.fixture(scope="module")
-def operator(app: Legacy, database: Engine) -> Iterator[Operator]:
-    with relaying(app.settings, database):
-        made = Operator(app, database)
-        yield made
-        made.client.close()
+operator, busy = operator_fixtures(WAIT_S)
 
 
 def test_a_task_without_a_record_runs_in_its_new_queue(
-    app: Legacy, tasks: Any, operator: Operator
+    app: Legacy, tasks: Any, operator: Operator, busy: str
 ) -> None:
-    gate = uuid.uuid4().hex
-    held = [tasks.gated.delay(gate) for _ in range(2)]
-    for one in held:
-        app.await_state(one.id, "running")
     waiting = tasks.once.delay()
     assert app.record(waiting.id) == {}
     outcome = operator.reroute(waiting.id)
     app.await_state(waiting.id, "rerouted")
-    app.open_gate(gate, 2)
+    app.open_gate(busy, 2)
     waiting.get(timeout=SOON_S)
     assert operator.answer(outcome) == "applied"
     assert app.record(waiting.id)["queue"] == operator.orders
