@@ -11,7 +11,14 @@ from taskyard.broker.delay_exchanges import waits_apart
 from taskyard.broker.rabbit_queue_losses import losses, policy_command
 from taskyard.ops.cli.checks.finding import Level
 from taskyard.ops.cli.checks.rabbitmq_server import judge_choice
-from taskyard.queues import Declared, RabbitQueue, Wish, choose, rabbit_priority, rabbit_queues
+from taskyard.queues import (
+    Declared,
+    QueueOptions,
+    RabbitQueue,
+    choose,
+    rabbit_priority,
+    rabbit_queues,
+)
 from taskyard.queues.rabbit_queue import BROKER_DELIVERY_LIMIT
 from taskyard.settings import QueueSettings, Settings
 
@@ -139,7 +146,7 @@ def test_check_warns_where_what_is_asked_for_costs_something(
 
 
 def test_a_classic_work_queue_has_priorities_and_the_dead_letter_exchange() -> None:
-    assert exec_queue().wish.arguments(choose(server("3.10.8"), "auto")) == {
+    assert exec_queue().options.arguments(choose(server("3.10.8"), "auto")) == {
         "x-queue-type": "classic",
         "x-max-priority": 4,
         "x-dead-letter-exchange": "taskyard.dead-letter",
@@ -148,7 +155,7 @@ def test_a_classic_work_queue_has_priorities_and_the_dead_letter_exchange() -> N
 
 
 def test_a_quorum_work_queue_dead_letters_at_least_once_and_ends_what_goes_round() -> None:
-    assert exec_queue().wish.arguments(choose(server("4.3.6"), "auto")) == {
+    assert exec_queue().options.arguments(choose(server("4.3.6"), "auto")) == {
         "x-queue-type": "quorum",
         "x-dead-letter-exchange": "taskyard.dead-letter",
         "x-dead-letter-routing-key": "exec.broker.rejected",
@@ -159,10 +166,10 @@ def test_a_quorum_work_queue_dead_letters_at_least_once_and_ends_what_goes_round
 
 
 def test_a_quorum_queue_without_a_dead_letter_exchange_never_drops_a_message() -> None:
-    wish = Wish("quorum")
+    options = QueueOptions("quorum")
 
-    assert wish.arguments(choose(server("4.1.2"), "quorum"))["x-delivery-limit"] == -1
-    assert "x-delivery-limit" not in wish.arguments(choose(server("3.10.8"), "quorum"))
+    assert options.arguments(choose(server("4.1.2"), "quorum"))["x-delivery-limit"] == -1
+    assert "x-delivery-limit" not in options.arguments(choose(server("3.10.8"), "quorum"))
 
 
 def test_the_most_urgent_priority_is_urgent_for_both_types_of_queues() -> None:

@@ -36,11 +36,11 @@ _DROPS: Final = ("x-expires", "x-message-ttl", "x-max-length", "x-max-length-byt
 
 def losses(queue: RabbitQueue, declared: Declared, properties: Mapping[str, Any]) -> list[str]:
     """Return in words what is lost by each difference; the list is empty if nothing is lost."""
-    choice = choose(properties, queue.wish.asked)
-    differences = declared.differences(queue.wish.arguments(choice))
+    choice = choose(properties, queue.options.asked)
+    differences = declared.differences(queue.options.arguments(choice))
     if "x-queue-type" in differences:
         # Arguments that only the other type has follow from the type.
-        shared = queue.wish.arguments(_as_found(choice, declared))
+        shared = queue.options.arguments(_as_found(choice, declared))
         differences = {**declared.differences(shared), "x-queue-type": differences["x-queue-type"]}
     priorities = quorum_priorities(properties)
     texts = [_loss(name, *pair, priorities) for name, pair in differences.items()]
@@ -52,10 +52,10 @@ def _quorum_losses(
     differences: Mapping[str, tuple[Any, Any]], *, drops_by_default: bool
 ) -> Iterator[str]:
     """Yield how a quorum queue drops messages early, or may lose messages that it drops."""
-    wished, found = differences.get("x-delivery-limit", (None, None))
-    if wished is not None and _drops_sooner(found, wished, drops_by_default=drops_by_default):
+    wanted, found = differences.get("x-delivery-limit", (None, None))
+    if wanted is not None and _drops_sooner(found, wanted, drops_by_default=drops_by_default):
         limit = f"{_SERVERS_LIMIT} by default" if found is None else found
-        expected = "no limit (-1)" if wished == -1 else wished
+        expected = "no limit (-1)" if wanted == -1 else wanted
         yield (
             f"its x-delivery-limit is {limit}, expected {expected}: RabbitMQ drops a message "
             "after that many deliveries"
@@ -63,19 +63,19 @@ def _quorum_losses(
     if "x-dead-letter-exchange" in differences:
         return  # which is reported already, and without it there are no letters to lose
     for name, default in _AT_LEAST_ONCE.items():
-        wished, found = differences.get(name, (None, None))
-        if wished is not None:
+        wanted, found = differences.get(name, (None, None))
+        if wanted is not None:
             yield (
-                f"its {name} is {found or default}, expected {wished}: unless a policy "
+                f"its {name} is {found or default}, expected {wanted}: unless a policy "
                 "corrects this, messages that RabbitMQ itself drops may be lost without a "
                 "dead letter"
             )
 
 
-def _drops_sooner(found: int | None, wished: int, *, drops_by_default: bool) -> bool:
+def _drops_sooner(found: int | None, wanted: int, *, drops_by_default: bool) -> bool:
     if found is None:
         return drops_by_default
-    return found != -1 and (wished == -1 or found < wished)
+    return found != -1 and (wanted == -1 or found < wanted)
 
 
 def policy_command(
@@ -85,14 +85,14 @@ def policy_command(
 
     The text is empty if a policy changes nothing.
     """
-    choice = _as_found(choose(properties, queue.wish.asked), declared)
-    wished = queue.wish.arguments(choice)
+    choice = _as_found(choose(properties, queue.options.asked), declared)
+    wanted = queue.options.arguments(choice)
     missing = {
-        name: wished[f"x-{name}"]
+        name: wanted[f"x-{name}"]
         for name in _BY_POLICY[choice.queue_type]
-        if f"x-{name}" in wished and f"x-{name}" not in declared.arguments
+        if f"x-{name}" in wanted and f"x-{name}" not in declared.arguments
     }
-    if "x-dead-letter-exchange" in wished and _leads_elsewhere(wished, declared):
+    if "x-dead-letter-exchange" in wanted and _leads_elsewhere(wanted, declared):
         # An argument of the queue overrides every policy; with another exchange, letters are not
         # ours.
         return ""
@@ -103,9 +103,9 @@ def policy_command(
     return shlex.join(["rabbitmqctl", "set_policy", *words, pattern, definition])
 
 
-def _leads_elsewhere(wished: Mapping[str, Any], declared: Declared) -> bool:
+def _leads_elsewhere(wanted: Mapping[str, Any], declared: Declared) -> bool:
     found = declared.arguments.get("x-dead-letter-exchange")
-    return found is not None and found != wished["x-dead-letter-exchange"]
+    return found is not None and found != wanted["x-dead-letter-exchange"]
 
 
 def _as_found(choice: RabbitChoice, declared: Declared) -> RabbitChoice:
@@ -113,12 +113,12 @@ def _as_found(choice: RabbitChoice, declared: Declared) -> RabbitChoice:
     return replace(choice, queue_type="quorum" if quorum else "classic")
 
 
-def _loss(name: str, wished: Any, found: Any, quorum_levels: int) -> str:  # noqa: PLR0911 - one loss a line
+def _loss(name: str, wanted: Any, found: Any, quorum_levels: int) -> str:  # noqa: PLR0911 - one loss a line
     match name:
         case "x-max-priority" if found is None:
             return "it has no x-max-priority: RabbitMQ does not serve urgent jobs before others"
-        case "x-max-priority" if wished is not None and found < wished:
-            return f"it has only {found} priorities, expected {wished}"
+        case "x-max-priority" if wanted is not None and found < wanted:
+            return f"it has only {found} priorities, expected {wanted}"
         case "x-dead-letter-exchange" if found is None:
             return (
                 "it has no x-dead-letter-exchange: unless a policy gives it one, messages "

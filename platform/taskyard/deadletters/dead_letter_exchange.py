@@ -5,7 +5,7 @@ from __future__ import annotations
 from kombu import Exchange, Queue
 
 from taskyard.broker import is_amqp
-from taskyard.queues import RabbitQueue, Wish
+from taskyard.queues import QueueOptions, RabbitQueue
 from taskyard.settings import Settings
 
 __all__ = ["exchange", "mirror_queue", "review_queue"]
@@ -20,8 +20,8 @@ def mirror_queue(settings: Settings) -> Queue:
     """The durable queue that the mirror reads; it gets every dead letter."""
     name = f"{settings.namespace}.dead-letter.mirror"
     if is_amqp(settings):
-        wish = Wish(settings.rabbitmq_queue_type)
-        return RabbitQueue.wished(name, wish, exchange(settings), "#")
+        options = QueueOptions(settings.rabbitmq_queue_type)
+        return RabbitQueue.of_options(name, options, exchange(settings), "#")
     return Queue(name, exchange(settings), routing_key="#", durable=True)
 
 
@@ -32,5 +32,5 @@ def review_queue(settings: Settings, name: str, limit: int) -> RabbitQueue:
     """
     bounds = {"x-max-length": limit, "x-overflow": "drop-head"}
     full = settings.broker_name(name)
-    wish = Wish(settings.rabbitmq_queue_type, bounds=bounds)
-    return RabbitQueue.wished(full, wish, Exchange(""), full)
+    options = QueueOptions(settings.rabbitmq_queue_type, bounds=bounds)
+    return RabbitQueue.of_options(full, options, Exchange(""), full)

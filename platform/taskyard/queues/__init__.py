@@ -7,7 +7,7 @@ from taskyard.queues.priorities import (
     rabbit_priority,
 )
 from taskyard.queues.rabbit_existing_queues import Declared, inquire, look_at
-from taskyard.queues.rabbit_queue import RabbitQueue, Wish
+from taskyard.queues.rabbit_queue import QueueOptions, RabbitQueue
 from taskyard.queues.rabbit_queue_type import (
     QueueType,
     RabbitChoice,
@@ -21,10 +21,10 @@ from taskyard.queues.work_queues import kombu_queues, rabbit_queues, route
 __all__ = [
     "URGENCY_STEPS",
     "Declared",
+    "QueueOptions",
     "QueueType",
     "RabbitChoice",
     "RabbitQueue",
-    "Wish",
     "broker_priority",
     "choose",
     "fitting_priority",

@@ -1,4 +1,4 @@
-"""Accept a queue that exists on RabbitMQ, and find how it differs from the wished one.
+"""Accept a queue that exists on RabbitMQ, and find how it differs from the wanted one.
 
 The server refuses a different declaration (error 406) and names only one argument that differs.
 This module takes over each argument that the server names, and declares again. The declaration that
@@ -33,30 +33,30 @@ class Declared:
     flags: Mapping[str, bool] = field(default_factory=lambda: {"durable": True})
     answer: Any = None
 
-    def differences(self, wished: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
-        """Return each argument or flag that differs, as name -> (wished, found).
+    def differences(self, wanted: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
+        """Return each argument or flag that differs, as name -> (wanted, found).
 
         None stands for a missing value.
         """
         found = {**_plain(self.arguments), **{k: v for k, v in self.flags.items() if _odd(k, v)}}
-        wanted = _plain(wished)
-        names = sorted({*found, *wanted})
-        pairs = {name: (wanted.get(name), found.get(name)) for name in names}
+        expected = _plain(wanted)
+        names = sorted({*found, *expected})
+        pairs = {name: (expected.get(name), found.get(name)) for name in names}
         return {name: pair for name, pair in pairs.items() if pair[0] != pair[1]}
 
 
-def declare_or_accept(connection: Any, name: str, wished: Mapping[str, Any]) -> Declared:
+def declare_or_accept(connection: Any, name: str, wanted: Mapping[str, Any]) -> Declared:
     """Declare the durable queue `name`; accept an existing one with other arguments.
 
     `connection` is py-amqp's. Raises its channel errors for every other refusal.
     """
     try:
-        answer = _declare(connection, name, wished, {"durable": True})
+        answer = _declare(connection, name, wanted, {"durable": True})
     except PreconditionFailed as error:
         if _DIFFERS.search(str(error.reply_text)) is None:
             raise
         return _as_it_is(connection, name)
-    return Declared(name, dict(wished), answer=answer)
+    return Declared(name, dict(wanted), answer=answer)
 
 
 def look_at(connection: Any, name: str) -> Declared | None:

@@ -12,7 +12,7 @@ from taskyard.queues.priorities import URGENCY_STEPS
 from taskyard.queues.rabbit_existing_queues import Declared, declare_or_accept
 from taskyard.queues.rabbit_queue_type import RabbitChoice, choose
 
-__all__ = ["BROKER_DELIVERY_LIMIT", "RabbitQueue", "Wish"]
+__all__ = ["BROKER_DELIVERY_LIMIT", "QueueOptions", "RabbitQueue"]
 
 # Our limit (`delivery_limit`) is counted in the record, which also has the reason. This one only
 # ends messages that are redelivered while Redis is unreachable. The server's own default, 20, is
@@ -21,7 +21,7 @@ BROKER_DELIVERY_LIMIT: Final = 1_000
 
 
 @dataclass(frozen=True, slots=True)
-class Wish:
+class QueueOptions:
     """The queue that the settings ask for.
 
     `dead_letter` is exchange and key for messages that the broker drops.
@@ -51,18 +51,22 @@ class Wish:
 
 
 class RabbitQueue(Queue):  # type: ignore[misc]
-    """kombu's durable queue with the arguments that the settings wish for.
+    """kombu's durable queue with the arguments that the settings ask for.
 
     The arguments are known once the queue has been declared.
     """
 
-    attrs = (*Queue.attrs, ("wish", None))
-    wish: Wish
+    attrs = (*Queue.attrs, ("options", None))
+    options: QueueOptions
 
     @classmethod
-    def wished(cls, name: str, wish: Wish, exchange: Exchange, routing_key: str) -> RabbitQueue:
-        """Return a queue with its wished arguments; RabbitMQ does not know it yet."""
-        made: RabbitQueue = cls(name, exchange, routing_key=routing_key, durable=True, wish=wish)
+    def of_options(
+        cls, name: str, options: QueueOptions, exchange: Exchange, routing_key: str
+    ) -> RabbitQueue:
+        """Return a queue that RabbitMQ does not know yet."""
+        made: RabbitQueue = cls(
+            name, exchange, routing_key=routing_key, durable=True, options=options
+        )
         return made
 
     def settle(self, connection: Any) -> Declared:
@@ -70,8 +74,8 @@ class RabbitQueue(Queue):  # type: ignore[misc]
 
         `connection` is py-amqp's. Raises py-amqp's channel errors.
         """
-        wished = self.wish.arguments(choose(connection.server_properties, self.wish.asked))
-        declared = declare_or_accept(connection, self.name, wished)
+        wanted = self.options.arguments(choose(connection.server_properties, self.options.asked))
+        declared = declare_or_accept(connection, self.name, wanted)
         # Celery reads the arguments to see whether it is a quorum queue, which allows no global
         # prefetch.
         self.queue_arguments = dict(declared.arguments)

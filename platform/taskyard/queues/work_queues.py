@@ -6,7 +6,7 @@ from kombu import Exchange, Queue
 
 from taskyard.jobs import Catalogue
 from taskyard.queues.priorities import broker_priority, rabbit_priority
-from taskyard.queues.rabbit_queue import RabbitQueue, Wish
+from taskyard.queues.rabbit_queue import QueueOptions, RabbitQueue
 from taskyard.settings import Settings
 
 __all__ = ["kombu_queues", "rabbit_queues", "route"]
@@ -29,8 +29,8 @@ def rabbit_queues(settings: Settings) -> list[RabbitQueue]:
     for queue in settings.queues:
         name = settings.broker_name(queue)
         dead_letter = (f"{settings.namespace}.dead-letter", f"{name}.broker.rejected")
-        wish = Wish(settings.rabbitmq_queue_type, dead_letter, priorities=True)
-        found.append(RabbitQueue.wished(name, wish, Exchange(""), name))
+        options = QueueOptions(settings.rabbitmq_queue_type, dead_letter, priorities=True)
+        found.append(RabbitQueue.of_options(name, options, Exchange(""), name))
     return found
 
 
