@@ -37,7 +37,7 @@ _TRUTH_S: Final = 0.1
 _ON_S: Final = (0.3, 2.0)
 _OFF_S: Final = (0.5, 2.5)
 _AGAIN_S: Final = 0.25
-# A cluster whose servers all run takes an operator's wish well within this.
+# A cluster whose servers all run takes an operator's request well within this.
 _TAKEN_S: Final = 60.0
 _DOWN: Final = (ServerUnreachable, ServerRefused, SQLAlchemyError, RedisError)
 # No job is in that queue: it stays paused for the whole storm, and must be paused after it.
@@ -62,7 +62,7 @@ class Judged:
 
 @dataclass
 class Flips:
-    """The switches of one storm, drawn from `seed`; `asked` counts what became of each wish."""
+    """The switches of one storm, drawn from `seed`; `asked` counts what became of each request."""
 
     cluster: Cluster
     seed: str
@@ -110,13 +110,13 @@ class Flips:
             self.asked[f"{name}: done"] += 1
 
     def _take(
-        self, name: str, wish: Callable[..., object], switch: SwitchField, *, on: bool
+        self, name: str, request: Callable[..., object], switch: SwitchField, *, on: bool
     ) -> None:
-        """Ask until the wish is taken; refused means that the switch is so already."""
+        """Ask until the request is taken; refused means that the switch is so already."""
 
         def taken() -> bool:
             try:
-                wish(reason=_WHY)
+                request(reason=_WHY)
             except Refused:
                 self.asked[f"{name}: so already"] += 1
             except _DOWN:

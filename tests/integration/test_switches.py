@@ -19,7 +19,7 @@ from taskyard.access import Action, Identity, Role
 from taskyard.clock import from_us, us_of
 from taskyard.control import Control
 from taskyard.control.break_glass import turn_by_trust
-from taskyard.control.switch_wish import Wish
+from taskyard.control.switch_request import SwitchRequest
 from taskyard.control.turn_switch import turn_switch
 from taskyard.database import opened as opened_database
 from taskyard.errors import InvalidReason, InvalidSwitch, NotPermitted, Refused, ServerUnreachable
@@ -223,9 +223,9 @@ def test_bounds_limit_switches(harness: SwitchHarness) -> None:
 
 
 def test_a_dry_run_shows_the_state_and_changes_nothing(harness: SwitchHarness) -> None:
-    wish = Wish(Kind.KILL, "all", Mode.HOLD, lasts=timedelta(hours=1))
+    request = SwitchRequest(Kind.KILL, "all", Mode.HOLD, lasts=timedelta(hours=1))
     turned = turn_switch(
-        harness.database, harness.switches, wish, identity=ADMIN, reason=None, dry_run=True
+        harness.database, harness.switches, request, identity=ADMIN, reason=None, dry_run=True
     )
     assert (turned.outcome, turned.state.mode) == ("dry_run", Mode.HOLD)
     assert (harness.in_redis(), harness.in_postgres()) == ({}, {})
@@ -433,8 +433,8 @@ def test_a_redis_whose_memory_is_full_takes_a_switch_all_the_same(
         assert killed.outcome == "applied"
         assert harness.in_redis() == {ALL: killed.state}
         trusting = harness.settings.model_copy(update={"trust_local": True})
-        wish = Wish(Kind.PAUSE, "queue:exec", Mode.HOLD)
-        paused = turn_by_trust(trusting, harness.switches, wish, WHY)
+        request = SwitchRequest(Kind.PAUSE, "queue:exec", Mode.HOLD)
+        paused = turn_by_trust(trusting, harness.switches, request, WHY)
         assert harness.in_redis()[EXEC] == paused
     finally:
         harness.client.close()

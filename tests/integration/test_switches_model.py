@@ -24,7 +24,7 @@ from taskyard.access import Role
 from taskyard.access.verify_credential import Verifier
 from taskyard.control import Control
 from taskyard.control.break_glass import sign_form, turn_by_form
-from taskyard.control.switch_wish import Wish
+from taskyard.control.switch_request import SwitchRequest
 from taskyard.database import opened as opened_database
 from taskyard.errors import Refused
 from taskyard.mirror.audit_worker_verbs import is_verb, store_verbs
@@ -99,8 +99,8 @@ class World:
         return True
 
     def without_postgres(self, mode: Mode) -> None:
-        wish = Wish(Kind.KILL, "all", mode)
-        form = sign_form(self.settings, wish, WHY, life=timedelta(hours=1))
+        request = SwitchRequest(Kind.KILL, "all", mode)
+        form = sign_form(self.settings, request, WHY, life=timedelta(hours=1))
         refused = mode is Mode.OFF and self.redis.mode is Mode.OFF
         try:
             state = turn_by_form(self.settings, self.harness.switches, form)

@@ -20,7 +20,7 @@ from taskyard.access.credential_faults import Fault
 from taskyard.access.verify_credential import Verifier
 from taskyard.audit import list_unverified
 from taskyard.control.break_glass import SwitchForm, sign_form, turn_by_form, turn_by_trust
-from taskyard.control.switch_wish import Wish
+from taskyard.control.switch_request import SwitchRequest
 from taskyard.database import opened as opened_database
 from taskyard.errors import (
     CredentialRefused,
@@ -44,9 +44,9 @@ AS_RUNTIME = True
 
 HOURS_2 = timedelta(hours=2)
 WEEK = timedelta(days=7)
-KILL = Wish(Kind.KILL, "all", Mode.HOLD, lasts=HOURS_2)
-LIFT = Wish(Kind.KILL, "all", Mode.OFF)
-PAUSE = Wish(Kind.PAUSE, "queue:exec", Mode.HOLD)
+KILL = SwitchRequest(Kind.KILL, "all", Mode.HOLD, lasts=HOURS_2)
+LIFT = SwitchRequest(Kind.KILL, "all", Mode.OFF)
+PAUSE = SwitchRequest(Kind.PAUSE, "queue:exec", Mode.HOLD)
 
 
 @dataclass
@@ -57,8 +57,8 @@ class Scene:
     keeper: Keeper
     settings: Settings
 
-    def sign(self, wish: Wish = KILL, **options: Any) -> SwitchForm:
-        return sign_form(self.settings, wish, WHY, **{"life": WEEK, **options})
+    def sign(self, request: SwitchRequest = KILL, **options: Any) -> SwitchForm:
+        return sign_form(self.settings, request, WHY, **{"life": WEEK, **options})
 
     def apply(self, form: SwitchForm) -> SwitchState:
         return turn_by_form(self.settings, self.harness.switches, form)
@@ -199,7 +199,7 @@ def test_a_form_lives_for_at_most_thirty_days(scene: Scene, life: timedelta) -> 
 def test_a_form_takes_no_time_of_the_day(scene: Scene) -> None:
     until = datetime.now(UTC) + HOURS_2
     with pytest.raises(InvalidPayload, match="a duration, which begins when it is used"):
-        scene.sign(Wish(Kind.KILL, "all", Mode.HOLD, until=until))
+        scene.sign(SwitchRequest(Kind.KILL, "all", Mode.HOLD, until=until))
 
 
 def test_a_form_needs_key_ring_reason_and_right(scene: Scene, tmp_path: Path) -> None:

@@ -19,12 +19,19 @@ from taskyard.access import Identity
 from taskyard.access.credential import Call, call_of, sign
 from taskyard.access.credential_faults import SIGN_AGAIN, Fault, refusal
 from taskyard.access.key_files import read_ring, read_signing_key
-from taskyard.access.verify_credential import LONGEST_CREDENTIAL, Verified, Verifier
+from taskyard.access.verify_credential import LONGEST_CREDENTIAL, Verifier
 from taskyard.clock import SYSTEM_CLOCK, Clock, to_us
 from taskyard.control.authenticate_operator import local_identity
 from taskyard.control.carry_out_signed_message import request_id_of
 from taskyard.control.operator_reasons import check_reason
-from taskyard.control.switch_wish import LONGEST_SWITCH, Wish, is_off, permit, time_text
+from taskyard.control.switch_request import (
+    LONGEST_SWITCH,
+    SwitchRequest,
+    already_off,
+    permit,
+    time_text,
+    turned_by,
+)
 from taskyard.errors import CredentialRefused, InvalidPayload, InvalidSettings, MissingSetting
 from taskyard.records.job_keys import Keys
 from taskyard.records.verb_events import VERB_FIELD
@@ -76,32 +83,32 @@ class SwitchForm(BaseModel):
             ) from None
 
     @property
-    def wish(self) -> Wish:
+    def request(self) -> SwitchRequest:
         """What the form is for."""
         kind, _, on = self.switch.partition(" ")
         lasts = None if self.lasts_s is None else timedelta(seconds=self.lasts_s)
-        return Wish(Kind(kind), on, self.mode, lasts=lasts)
+        return SwitchRequest(Kind(kind), on, self.mode, lasts=lasts)
 
 
-def call_of_form(audience: str, wish: Wish, reason: str) -> Call:
+def call_of_form(audience: str, request: SwitchRequest, reason: str) -> Call:
     """Return the call that a form signs: this switch, this mode, this duration and this reason."""
-    field = str(wish.field())
+    field = str(request.field())
     arguments = {
         "switch": field,
-        "mode": wish.mode.value,
-        "lasts_s": _lasts_s(wish),
+        "mode": request.mode.value,
+        "lasts_s": _lasts_s(request),
         "reason": reason,
     }
-    return call_of(audience, wish.action, arguments, [field])
+    return call_of(audience, request.action, arguments, [field])
 
 
-def _lasts_s(wish: Wish) -> int | None:
-    return None if wish.lasts is None else int(wish.lasts.total_seconds())
+def _lasts_s(request: SwitchRequest) -> int | None:
+    return None if request.lasts is None else int(request.lasts.total_seconds())
 
 
 def sign_form(
     settings: Settings,
-    wish: Wish,
+    request: SwitchRequest,
     reason: str | None,
     *,
     life: timedelta,
@@ -114,14 +121,14 @@ def sign_form(
     `InvalidSettings`, `InvalidSwitch`, `InvalidReason`, `NotPermitted`, and `CredentialRefused` for
     a form that would be refused.
     """
-    if wish.until is not None or not timedelta(0) < life <= LONGEST_FORM:
+    if request.until is not None or not timedelta(0) < life <= LONGEST_FORM:
         raise InvalidPayload(
             f"a form takes a duration, which begins when it is used, and is valid for at most "
-            f"{LONGEST_FORM.days} days; got the end {wish.until} and {life}"
+            f"{LONGEST_FORM.days} days; got the end {request.until} and {life}"
         )
-    wish.until_us(to_us(clock.now()))
-    said = check_reason(reason)
-    call = call_of_form(settings.namespace, wish, said)
+    request.until_us(to_us(clock.now()))
+    checked = check_reason(reason)
+    call = call_of_form(settings.namespace, request, checked)
     key_file, ring_file = settings.signing_key, settings.public_keys
     if key_file is None:
         raise MissingSetting(
@@ -153,15 +160,15 @@ def sign_form(
         domains=bound.domains,
         granted=bound.granted,
     )
-    permit(identity, wish.action, wish.field())
+    permit(identity, request.action, request.field())
     text = sign(key, identity, call, now=clock.now(), life=life)
     Verifier(settings, clock).verify(text, call, LONGEST_FORM)
     return SwitchForm(
         namespace=settings.namespace,
-        switch=str(wish.field()),
-        mode=wish.mode,
-        lasts_s=_lasts_s(wish),
-        reason=said,
+        switch=str(request.field()),
+        mode=request.mode,
+        lasts_s=_lasts_s(request),
+        reason=checked,
         credential=text,
     )
 
@@ -174,8 +181,8 @@ def turn_by_form(
     Raises `CredentialRefused`, `NotPermitted`, `Refused`, and redis-py's errors. If it is not known
     whether Redis took the form, apply it again: it is then used, or taken now.
     """
-    wish = form.wish
-    field = wish.field()
+    request = form.request
+    field = request.field()
     if settings.public_keys is None:
         raise MissingSetting(
             "TASKYARD_PUBLIC_KEYS",
@@ -183,29 +190,21 @@ def turn_by_form(
             "Copy the one that workers have",
         )
     verifier = Verifier(settings, clock)
-    call = call_of_form(verifier.audience, wish, form.reason)
+    call = call_of_form(verifier.audience, request, form.reason)
     try:
         verified = verifier.verify(form.credential, call, LONGEST_FORM)
     except CredentialRefused as error:
-        said = str(error).replace(SIGN_AGAIN, _ANOTHER)
-        raise CredentialRefused(error.code, said) from None
-    permit(verified.identity, wish.action, field)
+        text = str(error).replace(SIGN_AGAIN, _ANOTHER)
+        raise CredentialRefused(error.code, text) from None
+    permit(verified.identity, request.action, field)
     left_s = verified.nonce_expires_at - clock.now().timestamp()
     used = Form(verified.nonce, max(1, int(left_s * 1000)))
-    return _turn(settings, switches, wish, _by(verified, form.reason), form.credential, used)
-
-
-def _by(verified: Verified, reason: str) -> dict[str, str]:
-    return {
-        "operator": verified.identity.subject,
-        "via": verified.identity.via,
-        "reason": reason,
-        "request_id": str(request_id_of(verified.nonce)),
-    }
+    by = turned_by(verified.identity, form.reason, request_id_of(verified.nonce))
+    return _turn(settings, switches, request, by, form.credential, used)
 
 
 def turn_by_trust(
-    settings: Settings, switches: RedisSwitches, wish: Wish, reason: str | None
+    settings: Settings, switches: RedisSwitches, request: SwitchRequest, reason: str | None
 ) -> SwitchState:
     """Turn a switch as this machine's trusted user; needs only Redis.
 
@@ -213,35 +212,30 @@ def turn_by_trust(
     claims. Raises `NotPermitted` without that trust, and the errors of `turn_by_form`.
     """
     identity = local_identity(settings)
-    said = check_reason(reason, settings.require_reason)
-    permit(identity, wish.action, wish.field())
-    by = {
-        "operator": identity.subject,
-        "via": identity.via,
-        "reason": said,
-        "request_id": str(uuid.uuid4()),
-    }
-    return _turn(settings, switches, wish, by, "", None)
+    checked = check_reason(reason, settings.require_reason)
+    permit(identity, request.action, request.field())
+    by = turned_by(identity, checked, uuid.uuid4())
+    return _turn(settings, switches, request, by, "", None)
 
 
 def _turn(
     settings: Settings,
     switches: RedisSwitches,
-    wish: Wish,
+    request: SwitchRequest,
     by: Mapping[str, str],
     credential: str,
     form: Form | None,
 ) -> SwitchState:
     event = {
-        VERB_FIELD.decode(): wish.action.value,
-        "lasts_s": json.dumps(_lasts_s(wish)),
+        VERB_FIELD.decode(): request.action.value,
+        "lasts_s": json.dumps(_lasts_s(request)),
         "credential": credential,
     }
     now_us = switches.read().now_us
-    end_us = wish.until_us(now_us)
+    end_us = request.until_us(now_us)
     came, state = switches.turn(
-        wish.field(),
-        SwitchState(wish.mode, version=0, since_us=0, until_us=0, **by),
+        request.field(),
+        SwitchState(request.mode, version=0, since_us=0, until_us=0, **by),
         lasts_us=max(0, end_us - now_us) if end_us else 0,
         stream=Keys(settings.namespace).lifecycle,
         event=event,
@@ -255,5 +249,5 @@ def _turn(
             f"switches list. {_ANOTHER}",
         )
     if came == "off" or state is None:
-        raise is_off(wish, state)
+        raise already_off(request, state)
     return state

@@ -19,7 +19,7 @@ from taskyard.control.job_snapshot import ReadsRecords
 from taskyard.control.live_verb import WAIT_S, VerbOutcome, answers, moved_to, request_verb
 from taskyard.control.operator_reasons import Mode
 from taskyard.control.purge_outcome import PurgeCounts, PurgeOutcome
-from taskyard.control.switch_wish import KnownNames, Wish
+from taskyard.control.switch_request import KnownNames, SwitchRequest
 from taskyard.control.turn_switch import SwitchTurned, naming_break_glass, turn_switch
 from taskyard.jobs.states import Event
 from taskyard.records import Records
@@ -388,7 +388,7 @@ class Control:
         return turn_switch(
             self._engine,
             self._switches,
-            Wish(kind, on, mode, options.get("until"), options.get("lasts")),
+            SwitchRequest(kind, on, mode, options.get("until"), options.get("lasts")),
             identity=identity,
             reason=reason,
             on_behalf_of=options.get("on_behalf_of"),

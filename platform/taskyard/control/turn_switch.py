@@ -23,7 +23,7 @@ from taskyard.clock import from_us
 from taskyard.control.operator_reasons import Mode as ReasonMode
 from taskyard.control.operator_reasons import check_reason
 from taskyard.control.operator_verb import VerbCall, audited
-from taskyard.control.switch_wish import KnownNames, Wish, next_state, permit
+from taskyard.control.switch_request import KnownNames, SwitchRequest, next_state, permit, turned_by
 from taskyard.database.postgres_errors import reasons
 from taskyard.errors import ServerUnreachable
 from taskyard.switches import (
@@ -34,7 +34,7 @@ from taskyard.switches import (
     SwitchState,
     next_version,
 )
-from taskyard.switches.postgres_switches import answered, clock_us, read_row, store
+from taskyard.switches.postgres_switches import clock_us, note_answered, read_row, store
 from taskyard.wire.redacted_logs import logger
 
 __all__ = [
@@ -78,7 +78,7 @@ class SwitchTurned:
 def turn_switch(
     engine: Engine,
     switches: RedisSwitches,
-    wish: Wish,
+    request: SwitchRequest,
     *,
     identity: Identity,
     reason: str | None,
@@ -96,19 +96,19 @@ def turn_switch(
     Raises `NotPermitted`, `InvalidReason`, `InvalidSwitch` and `Refused`; each is audited. Raises
     `ServerUnreachable` without Postgres: see `break_glass`.
     """
-    call = VerbCall(wish.action, identity, reason, on_behalf_of)
+    call = VerbCall(request.action, identity, reason, on_behalf_of)
     with naming_break_glass(), audited(engine, call):
         call.permit()
         if not dry_run:
             call.reason = check_reason(reason, require_reason)
-        field = wish.field()
+        field = request.field()
         call.target_request_id = str(field)
-        permit(identity, wish.action, field)
-        if names is not None and wish.mode is not Mode.OFF:
+        permit(identity, request.action, field)
+        if names is not None and request.mode is not Mode.OFF:
             names().check(field)
-        seen = _seen(switches)
+        seen = _read_redis(switches)
         with engine.begin() as connection:
-            state, former = _next(connection, call, wish, field, seen)
+            state, former = _next_state(connection, call, request, field, seen)
             if dry_run:
                 return SwitchTurned(call.request_id, field, state, former, "dry_run")
             store(connection, field, state, call.request_id)
@@ -119,7 +119,7 @@ def turn_switch(
     return SwitchTurned(call.request_id, field, state, former, outcome, why)
 
 
-def _seen(switches: RedisSwitches) -> SwitchesRead | None:
+def _read_redis(switches: RedisSwitches) -> SwitchesRead | None:
     """Return the switches in Redis; None where it does not answer, which stops no verb."""
     try:
         return switches.read()
@@ -130,10 +130,10 @@ def _seen(switches: RedisSwitches) -> SwitchesRead | None:
         return None
 
 
-def _next(
+def _next_state(
     connection: Connection,
     call: VerbCall,
-    wish: Wish,
+    request: SwitchRequest,
     field: SwitchField,
     seen: SwitchesRead | None,
 ) -> tuple[SwitchState, SwitchState | None]:
@@ -141,14 +141,9 @@ def _next(
     in_redis = None if seen is None else seen.believed().get(field)
     former = newer(None if row is None else row.state, in_redis)
     now_us = clock_us(connection) if seen is None else seen.now_us
-    by = {
-        "operator": call.identity.subject,
-        "via": call.identity.via,
-        "reason": call.reason or "",
-        "request_id": str(call.request_id),
-    }
+    by = turned_by(call.identity, call.reason or "", call.request_id)
     version = next_version(0 if former is None else former.version, now_us)
-    return next_state(wish, former, version, now_us, by), former
+    return next_state(request, former, version, now_us, by), former
 
 
 def newer(first: SwitchState | None, second: SwitchState | None) -> SwitchState | None:
@@ -198,7 +193,7 @@ def carry_over(engine: Engine, switches: RedisSwitches, field: SwitchField) -> b
             detail = {"in_redis": True, "version": row.state.version}
             audit.answer(connection, request, Outcome.APPLIED, detail)
         if row.unanswered:
-            answered(connection, field, row.unanswered)
+            note_answered(connection, field, row.unanswered)
         return True
 
 

@@ -28,7 +28,7 @@ _VERBS: Final = frozenset(
     {Event.REPLAY, Event.CANCEL, Event.ABORT, Event.FORCE_COMPLETE, Event.REROUTE}
 )
 # What the operator asks for; the rest of a payload is what was seen of the job.
-_WISHES: Final[Mapping[str, tuple[str, ...]]] = {
+_ASKED: Final[Mapping[str, tuple[str, ...]]] = {
     Event.REPLAY: ("letter_id", "queue", "edit"),
     Event.FORCE_COMPLETE: ("summary",),
     Event.REROUTE: ("to_queue",),
@@ -105,15 +105,15 @@ def _stays(older: Older, newer: Intent, changed_by: frozenset[str] | None) -> bo
         return older.intent.kind != Event.REPLAY
     if changed_by is None or str(older.intent.id) in changed_by or older.has_changed_the_record:
         return True
-    return _wish(older.intent) == _wish(newer)
+    return _asked_for(older.intent) == _asked_for(newer)
 
 
-def _wish(intent: Intent) -> tuple[Any, ...]:
-    wishes = [intent.payload.get(name) for name in _WISHES.get(intent.kind, ())]
+def _asked_for(intent: Intent) -> tuple[Any, ...]:
+    asked = [intent.payload.get(name) for name in _ASKED.get(intent.kind, ())]
     if intent.kind == Event.FORCE_COMPLETE:
         # Celery's encoded result also has the time when it was asked for.
-        wishes.append(json.loads(intent.payload["result"])["result"])
-    return (intent.kind, *wishes)
+        asked.append(json.loads(intent.payload["result"])["result"])
+    return (intent.kind, *asked)
 
 
 def _answer(older: Intent, newer: Intent) -> Answer:

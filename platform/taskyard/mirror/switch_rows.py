@@ -23,7 +23,7 @@ from taskyard.audit import Outcome
 from taskyard.clock import from_us, us_of
 from taskyard.control.break_glass import LONGEST_FORM, call_of_form
 from taskyard.control.carry_out_signed_message import request_id_of
-from taskyard.control.switch_wish import LONGEST_SWITCH, Wish, permit
+from taskyard.control.switch_request import LONGEST_SWITCH, SwitchRequest, permit
 from taskyard.control.turn_switch import detail_of
 from taskyard.database.tables import AUDIT
 from taskyard.errors import CredentialRefused, InvalidSwitch, NotPermitted, TaskyardError
@@ -61,10 +61,10 @@ class SwitchEvent:
         return from_us(self.at_us)
 
     @property
-    def wish(self) -> Wish:
+    def request(self) -> SwitchRequest:
         """What the operator wanted."""
         lasts = None if self.lasts_s is None else timedelta(seconds=self.lasts_s)
-        return Wish(self.switch.kind, self.switch.on, self.state.mode, lasts=lasts)
+        return SwitchRequest(self.switch.kind, self.switch.on, self.state.mode, lasts=lasts)
 
     @classmethod
     def parse(cls, fields: Mapping[bytes, bytes]) -> Self:
@@ -92,7 +92,7 @@ class SwitchEvent:
         """Raise ValueError for an event that turn.lua cannot have written."""
         state, at_us = self.state, self.at_us
         ends_us = at_us + us_of(self.lasts_s) if self.lasts_s is not None else state.until_us
-        if self.verb is not self.wish.action:
+        if self.verb is not self.request.action:
             raise ValueError(f"the verb {self.verb} does not turn {self.switch} {state.mode}")
         if not at_us <= state.version <= at_us + FARTHEST_AHEAD_US or state.version % 2 == 0:
             raise ValueError(
@@ -114,7 +114,7 @@ def store_switch(
     if not event.credential:
         return _store_unverified(connection, event)
     try:
-        call = call_of_form(verifier.audience, event.wish, event.state.reason)
+        call = call_of_form(verifier.audience, event.request, event.state.reason)
         verified = verifier.authenticate(event.credential, call, LONGEST_FORM)
         now = verifier.clock.now()
         fault = fault_of_entry(event.at, verified, appended, now, known=True)

@@ -23,7 +23,7 @@ from taskyard import audit
 from taskyard.access.broadcast_calls import UNVERIFIED
 from taskyard.audit import Outcome
 from taskyard.clock import SYSTEM_CLOCK, Clock
-from taskyard.control.switch_wish import action_of
+from taskyard.control.switch_request import action_of
 from taskyard.control.turn_switch import carry_over, detail_of
 from taskyard.database.outage_retry import repeat
 from taskyard.switches import (
@@ -136,10 +136,10 @@ class SwitchKeeper:
             version, since_s = known.get(field, (state.version, now_s))
             known[field] = (state.version, since_s if version == state.version else now_s)
             if now_s - known[field][1] >= IMPORTED_AFTER_S:
-                self._take(field, state)
+                self._store_unverified(field, state)
         self._ahead = known
 
-    def _take(self, field: SwitchField, state: SwitchState) -> None:
+    def _store_unverified(self, field: SwitchField, state: SwitchState) -> None:
         """Store a state that no verified event brought: its row says who it claims to be of."""
         # Each relay derives the same id, so the row is written once.
         request = uuid.uuid5(_NAMESPACE, f"{field} {state.encode()}")

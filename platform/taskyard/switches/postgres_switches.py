@@ -15,7 +15,7 @@ from taskyard.database.tables import SWITCHES
 from taskyard.switches.switch_field import SwitchField
 from taskyard.switches.switch_state import Mode, SwitchState
 
-__all__ = ["SwitchRow", "answered", "clock_us", "read_row", "read_rows", "store"]
+__all__ = ["SwitchRow", "clock_us", "note_answered", "read_row", "read_rows", "store"]
 
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _US: Final = timedelta(microseconds=1)
@@ -83,7 +83,9 @@ def store(
     return connection.execute(change).rowcount > 0
 
 
-def answered(connection: Connection, field: SwitchField, requests: Iterable[uuid.UUID]) -> None:
+def note_answered(
+    connection: Connection, field: SwitchField, requests: Iterable[uuid.UUID]
+) -> None:
     """Note that requests have an outcome; the caller has locked the field."""
     left: Any = SWITCHES.c.unanswered
     for request in requests:

@@ -41,7 +41,7 @@ def assert_enqueued(
     __tracebackhide__ = True
     wanted = {"payload": _data(payload), "queue": queue, "priority": priority}
     found = [job for job in _of_type(yard, job_type) if _matches(job, wanted)]
-    what = _wish("job", job_type, wanted, count)
+    what = _expectation("job", job_type, wanted, count)
     _check(found, count, what, _jobs(yard))
     return found
 
@@ -60,7 +60,7 @@ def assert_completed(
     done = [job for job in _of_type(yard, job_type) if job.handle.state() is State.COMPLETED]
     found = [job for job in done if result is _ANY or job.handle.result() == result]
     wanted = {"result": _data(result)}
-    _check(found, count, _wish("completed job", job_type, wanted, count), _jobs(yard))
+    _check(found, count, _expectation("completed job", job_type, wanted, count), _jobs(yard))
     return found
 
 
@@ -88,7 +88,7 @@ def assert_dead_lettered(
     ]
     shown = [_letter(yard, letter) for letter in yard.letters]
     there = _listed("dead letters", shown) + "\n" + _jobs(yard)
-    _check(found, count, _wish("dead letter", job_type, wanted, count), there)
+    _check(found, count, _expectation("dead letter", job_type, wanted, count), there)
     return found
 
 
@@ -109,7 +109,7 @@ def _matches(job: EnqueuedJob, wanted: dict[str, Any]) -> bool:
     return all(value is _ANY or getattr(job, name) == value for name, value in wanted.items())
 
 
-def _wish(noun: str, job_type: str, wanted: dict[str, Any], count: int | None) -> str:
+def _expectation(noun: str, job_type: str, wanted: dict[str, Any], count: int | None) -> str:
     number = "at least one" if count is None else "no" if count == 0 else str(count)
     facts = "".join(f", {name}={value!r}" for name, value in wanted.items() if value is not _ANY)
     return f"{number} {noun}{'' if count in (None, 1) else 's'} of type {job_type!r}{facts}"

@@ -36,4 +36,4 @@ def command(
     signed = SwitchForm.read(codec.dumps(read_payload(form)))
     with opened_switches(settings) as switches, reachable(settings.need_redis_url()):
         state = turn_by_form(settings, switches, signed)
-    print_turned(signed.wish.field(), state, "break_glass", json=json)
+    print_turned(signed.request.field(), state, "break_glass", json=json)

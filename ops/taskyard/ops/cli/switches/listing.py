@@ -11,7 +11,7 @@ import typer
 from taskyard import database
 from taskyard.access import Identity
 from taskyard.control import reader_of
-from taskyard.control.switch_wish import time_text
+from taskyard.control.switch_request import time_text
 from taskyard.control.turn_switch import newer
 from taskyard.errors import ServerRefused, ServerUnreachable, TaskyardError
 from taskyard.ops.cli.console import note, print_json, put, with_sentences

@@ -13,7 +13,7 @@ from taskyard import database
 from taskyard.clock import from_us
 from taskyard.control import identify
 from taskyard.control.break_glass import SwitchForm, sign_form, turn_by_form, turn_by_trust
-from taskyard.control.switch_wish import KnownNames, Wish, time_text
+from taskyard.control.switch_request import KnownNames, SwitchRequest, time_text
 from taskyard.control.turn_switch import SwitchTurned, naming_break_glass, turn_switch
 from taskyard.ops.cli.console import note, print_json, say
 from taskyard.ops.cli.local_handlers import load_handlers
@@ -50,17 +50,17 @@ def run_turn(kind: Kind, on: str, mode: Mode, how: How) -> None:
     if how.sign + how.break_glass + how.dry_run > 1:
         raise typer.BadParameter("give only one of --sign, --break-glass and --dry-run")
     lasts = None if how.lasts is None else duration(how.lasts, "--for")
-    wish = Wish(kind, on, mode, end_of(how.until), lasts)
+    request = SwitchRequest(kind, on, mode, end_of(how.until), lasts)
     settings = find_target(quiet=how.json or how.sign).settings
     if how.sign:
-        _check_name(settings, None, wish, how)
-        typer.echo(_signed(settings, wish, how).model_dump_json())
+        _check_name(settings, None, request, how)
+        typer.echo(_signed(settings, request, how).model_dump_json())
         return
     with opened_switches(settings) as switches:
         if how.break_glass:
-            _break_glass(settings, switches, wish, how)
+            _break_glass(settings, switches, request, how)
         else:
-            _turn(settings, switches, wish, how)
+            _turn(settings, switches, request, how)
 
 
 @contextmanager
@@ -75,14 +75,16 @@ def _names(settings: Settings, switches: RedisSwitches | None) -> KnownNames:
     return KnownNames.of(settings, None if switches is None else switches.client)
 
 
-def _check_name(settings: Settings, switches: RedisSwitches | None, wish: Wish, how: How) -> None:
+def _check_name(
+    settings: Settings, switches: RedisSwitches | None, request: SwitchRequest, how: How
+) -> None:
     """Refuse an unknown name where no Postgres is asked; raises `Refused`, `InvalidSwitch`."""
-    field = wish.field()
-    if not how.force and wish.mode is not Mode.OFF:
+    field = request.field()
+    if not how.force and request.mode is not Mode.OFF:
         _names(settings, switches).check(field)
 
 
-def _turn(settings: Settings, switches: RedisSwitches, wish: Wish, how: How) -> None:
+def _turn(settings: Settings, switches: RedisSwitches, request: SwitchRequest, how: How) -> None:
     url = settings.need_database_url()
     with (
         database.opened(url, application_name="taskyard switches") as engine,
@@ -91,7 +93,7 @@ def _turn(settings: Settings, switches: RedisSwitches, wish: Wish, how: How) -> 
         turned = turn_switch(
             engine,
             switches,
-            wish,
+            request,
             identity=identify(engine, settings),
             reason=how.reason,
             require_reason=settings.require_reason,
@@ -101,20 +103,22 @@ def _turn(settings: Settings, switches: RedisSwitches, wish: Wish, how: How) -> 
     print_turned(turned.field, turned.state, turned.outcome, json=how.json, turned=turned)
 
 
-def _break_glass(settings: Settings, switches: RedisSwitches, wish: Wish, how: How) -> None:
-    _check_name(settings, switches, wish, how)
+def _break_glass(
+    settings: Settings, switches: RedisSwitches, request: SwitchRequest, how: How
+) -> None:
+    _check_name(settings, switches, request, how)
     with reachable(settings.need_redis_url()):
         if settings.signing_key is not None:
-            form = _signed(settings, wish, how)
+            form = _signed(settings, request, how)
             state = turn_by_form(settings, switches, form)
         else:
-            state = turn_by_trust(settings, switches, wish, how.reason)
-    print_turned(wish.field(), state, _WITHOUT_POSTGRES, json=how.json)
+            state = turn_by_trust(settings, switches, request, how.reason)
+    print_turned(request.field(), state, _WITHOUT_POSTGRES, json=how.json)
 
 
-def _signed(settings: Settings, wish: Wish, how: How) -> SwitchForm:
+def _signed(settings: Settings, request: SwitchRequest, how: How) -> SwitchForm:
     life = duration(how.valid_for, "--valid-for")
-    return sign_form(settings, wish, how.reason, life=life, subject=how.subject)
+    return sign_form(settings, request, how.reason, life=life, subject=how.subject)
 
 
 def print_turned(

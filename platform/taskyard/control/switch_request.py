@@ -1,8 +1,9 @@
-"""What an operator wants of a switch, checked: on what, in which mode, until when."""
+"""An operator's request to turn a switch, checked: on what, in which mode, until when."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+import uuid
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from difflib import get_close_matches
@@ -22,12 +23,13 @@ from taskyard.wire.control_characters import escaped
 __all__ = [
     "LONGEST_SWITCH",
     "KnownNames",
-    "Wish",
+    "SwitchRequest",
     "action_of",
-    "is_off",
+    "already_off",
     "next_state",
     "permit",
     "time_text",
+    "turned_by",
 ]
 
 LONGEST_SWITCH: Final = timedelta(days=3660)
@@ -46,7 +48,7 @@ def action_of(kind: Kind, mode: Mode) -> Action:
 
 
 @dataclass(frozen=True, slots=True)
-class Wish:
+class SwitchRequest:
     """A switch to turn on or off; `until` is the end, or `lasts` from now; neither means no end."""
 
     kind: Kind
@@ -104,34 +106,52 @@ def time_text(us: int) -> str:
     return f"{from_us(us):%Y-%m-%d %H:%M:%S} UTC"
 
 
-def is_off(wish: Wish, former: SwitchState | None) -> Refused:
-    """Return the error for a switch that is off and shall be turned off."""
+def already_off(request: SwitchRequest, former: SwitchState | None) -> Refused:
+    """Return the error for a request to turn off a switch that is off."""
     since = "" if former is None else f" since {time_text(former.since_us)}"
     return Refused(
-        f"{wish.kind} {escaped(wish.on)} is off{since}, so it cannot be turned off. See: "
+        f"{request.kind} {escaped(request.on)} is off{since}, so it cannot be turned off. See: "
         "taskyard switches list"
     )
 
 
+def turned_by(identity: Identity, reason: str, request_id: uuid.UUID) -> dict[str, str]:
+    """Return who turns a switch and why, as the switch's state has it."""
+    return {
+        "operator": identity.subject,
+        "via": identity.via,
+        "reason": reason,
+        "request_id": str(request_id),
+    }
+
+
 def next_state(
-    wish: Wish, former: SwitchState | None, version: int, now_us: int, by: Mapping[str, str]
+    request: SwitchRequest,
+    former: SwitchState | None,
+    version: int,
+    now_us: int,
+    by: Mapping[str, str],
 ) -> SwitchState:
-    """Return the state that a wish leads to.
+    """Return the state that a request leads to; `by` is from `turned_by`.
 
     Raises `InvalidSwitch` for an end that cannot be, `Refused` where the switch is off already.
     """
-    if wish.mode is Mode.OFF and (former is None or former.mode is Mode.OFF):
-        raise is_off(wish, former)
-    end_us = wish.until_us(now_us)
-    state = SwitchState(wish.mode, version=version, since_us=0, until_us=end_us, **by)
+    if request.mode is Mode.OFF and (former is None or former.mode is Mode.OFF):
+        raise already_off(request, former)
+    end_us = request.until_us(now_us)
+    state = SwitchState(request.mode, version=version, since_us=0, until_us=end_us, **by)
     return state.since(former, now_us)
 
 
 @dataclass(frozen=True, slots=True)
 class KnownNames:
-    """The names that this process knows: of queues, of job types and of their domains."""
+    """The names that this process knows: of queues, of job types and of their domains.
+
+    `redis_outage` is the cause if Redis could not say which queues the workers have.
+    """
 
     names: Mapping[SwitchScope, frozenset[str]] = field(default_factory=dict)
+    redis_outage: str = ""
 
     @classmethod
     def of(cls, settings: Settings, client: redis.Redis | None) -> Self:
@@ -141,14 +161,18 @@ class KnownNames:
         `InvalidSettings` for a file of job types that cannot be used.
         """
         types = registry.under(Catalogue.of(settings)).values()
-        queues = {*settings.queues, *(_workers_queues(settings, client) if client else ())}
-        return cls(
-            {
-                SwitchScope.QUEUE: frozenset(queues),
-                SwitchScope.TYPE: frozenset(job_type.name for job_type in types),
-                SwitchScope.DOMAIN: frozenset(known.domain for known in types if known.domain),
-            }
-        )
+        queues, outage = set(settings.queues), ""
+        if client is not None:
+            try:
+                queues |= _workers_queues(settings, client)
+            except redis.RedisError as error:
+                outage = str(error)
+        names = {
+            SwitchScope.QUEUE: frozenset(queues),
+            SwitchScope.TYPE: frozenset(job_type.name for job_type in types),
+            SwitchScope.DOMAIN: frozenset(known.domain for known in types if known.domain),
+        }
+        return cls(names, outage)
 
     def check(self, on: SwitchField) -> None:
         """Raise `Refused` for a name that is not known: no job would meet the switch."""
@@ -159,17 +183,16 @@ class KnownNames:
         listed = near or sorted(known)[:_LISTED]
         more = ", ..." if not near and len(known) > _LISTED else ""
         kind = "job type" if on.scope is SwitchScope.TYPE else on.scope.value
-        said = f"{'Close' if near else 'Known'}: {', '.join(listed) or 'none'}{more}"
+        text = f"{'Close' if near else 'Known'}: {', '.join(listed) or 'none'}{more}"
+        if self.redis_outage and on.scope is SwitchScope.QUEUE:
+            text += f". Redis did not say which queues the workers have ({self.redis_outage})"
         raise Refused(
-            f"this machine knows no {kind} {on.name!r}. {said}. If it belongs to an app whose "
+            f"this machine knows no {kind} {on.name!r}. {text}. If it belongs to an app whose "
             "settings this machine does not have, repeat the command with --force"
         )
 
 
-def _workers_queues(settings: Settings, client: redis.Redis) -> Iterable[str]:
+def _workers_queues(settings: Settings, client: redis.Redis) -> set[str]:
     prefix = "" if settings.namespace == "taskyard" else f"{settings.namespace}."
-    try:
-        _, members = Fleet(client, settings.namespace).read()
-    except redis.RedisError:
-        return ()
+    _, members = Fleet(client, settings.namespace).read()
     return {queue.removeprefix(prefix) for member in members for queue in member.queues}
