@@ -6,9 +6,9 @@ import json
 import random
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Final
@@ -22,10 +22,10 @@ from chaos.flushes import audit_effects, await_effects
 from chaos.load import Plan, enqueue
 from chaos.named import Named, kill_all_and_reconcile
 from chaos.operators import Operators, operating
-from chaos.settle import await_most, await_settled
+from chaos.settle import Settled, await_most, await_settled
 from chaos.setups import SETUPS
-from chaos.storms import STORMS
-from chaos.stranded import last_before, waits
+from chaos.storms import STORMS, Storm
+from chaos.stranded import Waits, last_before, waits
 from chaos.switches import Flips, Judged, flipping
 
 __all__ = ["Plan", "Result", "run_storm"]
@@ -105,11 +105,7 @@ def _run_storm(plan: Plan, cluster: Cluster) -> Result:
     rng = random.Random(f"{plan.storm} {plan.seed}")  # noqa: S311 - repeatable is what it must be
     faults, started_s = Faults(cluster, rng, threading.Event()), time.monotonic()
     storm, flips = STORMS[plan.storm], Flips(cluster, f"{plan.storm} {plan.seed}")
-    with ThreadPoolExecutor(1) as pool, ExitStack() as acting:
-        if storm.operated:
-            acting.enter_context(operating(operators))
-        if storm.flips:
-            acting.enter_context(flipping(flips))
+    with ThreadPoolExecutor(1) as pool, _acting(storm, operators, flips):
         injecting = pool.submit(_inject_faults, plan, faults, looks)
         try:
             kinds = enqueue(plan, cluster, injecting, job_ids)
@@ -117,22 +113,11 @@ def _run_storm(plan: Plan, cluster: Cluster) -> Result:
         finally:
             faults.stop.set()
         injecting.result()
-    settled = (
-        await_effects(cluster, len(kinds)) if storm.forgets else await_settled(cluster, [*kinds])
-    )
-    cluster.supervisor.ensure()
+    settled, found = _settle(storm, cluster, kinds)
     waited = waits(cluster, faults)
-    found = (
-        audit_effects(cluster, kinds)
-        if storm.forgets
-        else audit(cluster, kinds, settled.lost_in_pop, settled.held_back)
-    )
     judged = flips.judge(faults.spans_us) if storm.flips else Judged()
     found.contradictions += found.name("switches", judged.wrong)
-    stranded = {job: f"{job}: {why}" for job, why in settled.stopped.items()}
-    stranded |= {job: f"{job}: went on after {after_s} s" for job, after_s in waited.late.items()}
-    for job in settled.lost_in_pop:
-        stranded.pop(job, None)
+    stranded = _stranded(settled, waited)
     return Result(
         plan.storm,
         plan.setup,
@@ -157,6 +142,36 @@ def _run_storm(plan: Plan, cluster: Cluster) -> Result:
         flips=judged.flips,
         flips_back_s=judged.behind_s,
     )
+
+
+@contextmanager
+def _acting(storm: Storm, operators: Operators, flips: Flips) -> Iterator[None]:
+    """Let operators act and flip switches, if it is a storm of such."""
+    with ExitStack() as acting:
+        if storm.operated:
+            acting.enter_context(operating(operators))
+        if storm.flips:
+            acting.enter_context(flipping(flips))
+        yield
+
+
+def _settle(storm: Storm, cluster: Cluster, kinds: Mapping[str, str]) -> tuple[Settled, Audit]:
+    """Wait until the cluster is calm, start what has ended, and audit the jobs."""
+    if storm.forgets:
+        settled = await_effects(cluster, len(kinds))
+        cluster.supervisor.ensure()
+        return settled, audit_effects(cluster, kinds)
+    settled = await_settled(cluster, [*kinds])
+    cluster.supervisor.ensure()
+    return settled, audit(cluster, kinds, settled.lost_in_pop, settled.held_back)
+
+
+def _stranded(settled: Settled, waited: Waits) -> dict[str, str]:
+    """Return the jobs that stood still for too long, by id, each with what is known of it."""
+    stranded = {job: f"{job}: {why}" for job, why in settled.stopped.items()}
+    stranded |= {job: f"{job}: went on after {after_s} s" for job, after_s in waited.late.items()}
+    lost = set(settled.lost_in_pop)
+    return {job: text for job, text in stranded.items() if job not in lost}
 
 
 def _inject_faults(plan: Plan, faults: Faults, looks: list[Named]) -> None:
