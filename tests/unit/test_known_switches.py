@@ -55,6 +55,14 @@ def test_before_the_first_read_all_queues_are_held_or_none(holds_unread: bool) -
     assert not worker.known.holds("exec")
 
 
+def test_a_version_that_no_clock_gives_is_no_newer_than_the_state_that_an_operator_turned() -> None:
+    worker = Worker()
+    worker.read((PAUSE, on(9 * 10**15)))
+    assert worker.known.holds("exec")
+    worker.read((PAUSE, on(NOW_US, Mode.OFF)))
+    assert not worker.known.holds("exec")
+
+
 @pytest.mark.parametrize("text", ["pause queue:exec", "kill queue:exec", "kill all"])
 def test_a_switch_that_holds_the_queue_holds_it(text: str) -> None:
     worker = Worker()

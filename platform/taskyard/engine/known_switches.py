@@ -8,17 +8,24 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Final
 
 from taskyard.clock import Clock, us_of
 from taskyard.errors import InvalidSwitch
 from taskyard.switches import Mode, SwitchesRead, SwitchField, SwitchState, fields_of
+from taskyard.switches.redis_switches import FARTHEST_AHEAD_US
 
 __all__ = ["LOST_S", "KnownSwitches"]
 
 # No program removes a switch: one that is gone, or older than before, was lost with Redis. The
 # relay writes it again within some seconds.
 LOST_S: Final = 30.0
+
+
+def _aged(state: SwitchState, now_us: int) -> SwitchState:
+    """Return a state that any other follows if its version is one that no clock has given."""
+    return state if state.version <= now_us + FARTHEST_AHEAD_US else replace(state, version=0)
 
 
 class KnownSwitches:
@@ -48,7 +55,10 @@ class KnownSwitches:
         """Note what was read, by a call that began at `began_s` on the monotonic clock."""
         with self._lock:
             # What cannot be read counts as a hold, as `begin` has it.
-            self._states = self._merged({**read.in_force(), **read.states}, began_s)
+            found = {**read.in_force(), **read.states}
+            self._states = self._merged(
+                {field: _aged(state, read.now_us) for field, state in found.items()}, began_s
+            )
             self._server_us, self._read_s = read.now_us, self._clock.monotonic_s()
             # An answer that came after the call began is newer than what was read.
             newer = {queue: at for queue, at in self._answered.items() if at >= began_s}
