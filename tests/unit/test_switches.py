@@ -8,7 +8,7 @@ from dataclasses import replace
 
 import pytest
 from fakeredis import FakeRedis, FakeServer
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from taskyard.clock import from_us
@@ -235,6 +235,7 @@ def test_a_switch_whose_value_cannot_be_read_counts_as_a_hold_and_is_replaced(
         st.from_regex(rb"(off|refuse|hold|stop) [0-9]{1,20} [0-9]{1,20} [0-9]{1,20} ?[{].*"),
     )
 )
+@example(b"refuse 00 0 0 {")
 def test_whatever_is_written_python_and_lua_agree_whether_it_is_on(value: bytes) -> None:
     now_us = 1_800_000_000_000_000
     script = Script(

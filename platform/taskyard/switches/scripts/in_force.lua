@@ -13,7 +13,7 @@ local function switch_in_force(value, now)
   if mode ~= 'refuse' and mode ~= 'hold' then
     return 'hold', 0, 0
   end
-  if until_us ~= '0' and now >= tonumber(until_us) then
+  if tonumber(until_us) > 0 and now >= tonumber(until_us) then
     return nil
   end
   return mode, tonumber(until_us), tonumber(since_us)

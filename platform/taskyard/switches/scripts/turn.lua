@@ -37,7 +37,7 @@ local version = math.max(last + 1, now)
 if version % 2 == 0 then
   version = version + 1
 end
-local over = until_us and until_us ~= '0' and now >= tonumber(until_us)
+local over = until_us and tonumber(until_us) > 0 and now >= tonumber(until_us)
 -- No switch is on since a time to come: the mirror would refuse the event. Another program wrote that
 -- time, or the clock was set back since.
 local goes_on = last > 0 and mode ~= 'off' and was ~= 'off' and not over and tonumber(since) <= now
