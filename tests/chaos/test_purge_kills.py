@@ -24,12 +24,18 @@ from taskyard.jobs.states import State
 from taskyard.records import OperatorVerbs, Records
 
 JOBS = 5
+SILENT = (
+    "refused: the purge ended before it said what it did; {} jobs were cancelled (see its jobs' "
+    "rows); run it again"
+)
 
 # Where the process dies: the owner of the function, its name, and at which of its calls.
 SEAMS: dict[str, tuple[Any, str, int]] = {
     "look": (Records, "read_many", 1),
     "request": (audit, "write_many", 1),
-    "intents": (outbox, "put_many", 1),
+    "own": (outbox, "put_many", 1),
+    "intents": (outbox, "put_many", 2),
+    "ahead": (outbox, "keep_ahead", 1),
     "cancel": (OperatorVerbs, "many", 1),
     "answer": (audit, "write_many", 2),
     "finish": (outbox, "finish_many", 1),
@@ -38,6 +44,7 @@ SEAMS: dict[str, tuple[Any, str, int]] = {
     "remove": (None, "remove", 1),
     "gone": (Records, "note_gone_many", 1),
     "count": (None, "count", 2),
+    "own_end": (outbox, "finish_own", 1),
     "end": (audit, "answer", 1),
 }
 
@@ -94,6 +101,15 @@ def test_a_purge_that_dies_and_is_repeated_ends_each_job_once(
     assert scene.open_intents() == 0
     for job in jobs:
         scene.check_cancelled(job)
+    check_answered(scene)
+
+
+def check_answered(scene: PurgeScene) -> None:
+    """Every purge that was requested has one answer."""
+    for request in scene.purges():
+        outcomes = [row["outcome"] for row in scene.rows(request)]
+        assert len(outcomes) == 2, outcomes
+        assert outcomes[0] == "requested"
 
 
 def settled(scene: PurgeScene, jobs: list[Any]) -> bool:
@@ -119,6 +135,9 @@ def test_what_a_dead_purge_has_requested_the_relay_carries_out(
     if requested:
         for job in jobs:
             scene.check_cancelled(job)
+    check_answered(scene)
+    (purge,) = scene.purges()
+    assert scene.rows(purge)[-1]["outcome"] == SILENT.format(JOBS if requested else 0)
     eventually(lambda: scene.depth() == JOBS, "no message has left the queue")
 
 

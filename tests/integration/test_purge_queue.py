@@ -19,6 +19,7 @@ from support.letters import make_delivery
 from support.purging import ADMIN, BROKERS, WHY, PurgeScene, purging
 from support.reply_queue import declared
 from support.waiting import eventually
+from taskyard import outbox
 from taskyard.access import Action, Identity, Role
 from taskyard.broker import RabbitQueueMessages, RedisQueueMessages
 from taskyard.client import JobHandle
@@ -34,6 +35,7 @@ from taskyard.errors import (
     NotPermitted,
     PurgeStopped,
     Refused,
+    ServerUnreachable,
 )
 from taskyard.jobs.attempt_outcomes import Decision
 from taskyard.jobs.states import State
@@ -414,6 +416,35 @@ def test_a_server_that_fails_in_the_middle_stops_the_purge_with_what_was_done(
     for job in jobs:
         scene.check_cancelled(job)
     assert scene.depth() == 0
+
+
+def test_postgres_that_fails_in_the_middle_stops_the_purge_before_a_job_is_cancelled(
+    scene: PurgeScene, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    jobs = scene.enqueue(2)
+
+    def fail(*_: Any) -> bool:
+        raise ServerUnreachable("Postgres", "postgresql://p", "connection lost", "Start it")
+
+    monkeypatch.setattr(outbox, "keep_ahead", fail)
+    with pytest.raises(PurgeStopped, match=r"Postgres at postgresql://p has failed \(connection"):
+        scene.purge()
+    assert {job.state() for job in jobs} == {State.ACCEPTED}
+    eventually(lambda: scene.depth() == 2, "no message has left")
+
+
+def test_rabbitmq_does_not_return_what_it_may_drop_once_more(
+    servers: Servers, empty_database: Engine
+) -> None:
+    with purging("rabbitmq", servers, empty_database) as scene:
+        (job,) = scene.enqueue(1)
+        scene.take()
+        scene.records.verbs.reroute(VerbTarget(job.job_id), "r", "ops", "plan")
+        scene.send({**scene.stamped(job, generation=0), "x-delivery-count": 10})
+        with pytest.raises(PurgeStopped, match="was returned 10 times already"):
+            scene.purge()
+        eventually(lambda: scene.depth() == 1, "it is in its queue")
+        assert job.state() is State.REROUTED
 
 
 def test_a_record_of_another_type_stops_nothing(scene: PurgeScene) -> None:

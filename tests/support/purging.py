@@ -45,6 +45,9 @@ class PurgeScene:
         self.records = self.harness.yard.records
         self.control = Control(database, self.records, ADMIN)
         self.rabbit = settings.need_broker_url().startswith("amqp")
+        with database.connect() as connection:
+            # No test can delete the audit rows of others.
+            self._before = connection.scalar(select(func.max(AUDIT.c.id))) or 0
 
     def purge(self, queue: str = "exec", **options: Any) -> PurgeOutcome:
         return self.control.purge_queue(queue, reason=WHY, **options)
@@ -117,6 +120,13 @@ class PurgeScene:
         with self.database.connect() as connection:
             return list(map(dict, rows_of(connection, request_id)))
 
+    def purges(self) -> list[uuid.UUID]:
+        """Every purge that was requested in this scene, oldest first."""
+        with self.database.connect() as connection:
+            query = select(AUDIT.c.request_id).where(AUDIT.c.id > self._before).order_by(AUDIT.c.id)
+            query = query.where(AUDIT.c.action_type == Action.PURGE_QUEUE.value)
+            return list(connection.scalars(query.where(AUDIT.c.outcome == "requested")))
+
     def rows_of_job(self, job_id: str) -> list[dict[str, Any]]:
         """Every row about a job, oldest first."""
         with self.database.connect() as connection:
@@ -135,14 +145,24 @@ class PurgeScene:
 
     def relay_all(self) -> None:
         """Let a relay carry out everything, as if the time for each intent had come."""
+        publisher = AnyQueuePublisher(self.settings, self.records)
+        relay = self.relay(publisher)
+        # The request of a purge is answered after those for its jobs.
+        for _ in range(2):
+            self.let_relays_act()
+            while relay.run_once():
+                pass
+        publisher.close()
+
+    def let_relays_act(self) -> None:
+        """Make every intent due, as if the time for it had come."""
         with self.database.begin() as connection:
             connection.execute(update(OUTBOX).values(not_before=None))
-        publisher = AnyQueuePublisher(self.settings, self.records)
+
+    def relay(self, publisher: AnyQueuePublisher) -> Relay:
+        """Return a relay, not running."""
         gate = Gate(self.settings.namespace, self.records.client)
-        relay = Relay(self.settings, self.database, self.records, publisher, gate)
-        while relay.run_once():
-            pass
-        publisher.close()
+        return Relay(self.settings, self.database, self.records, publisher, gate)
 
     def check_cancelled(self, job: JobHandle) -> None:
         """The job is cancelled once, and the audit log has a request and an answer of it."""

@@ -132,7 +132,7 @@ def rows_of(connection: Connection, request_id: uuid.UUID) -> list[dict[str, Any
 def requested_among(connection: Connection, jobs: Mapping[uuid.UUID, str]) -> frozenset[uuid.UUID]:
     """Return the ids of the calls that somebody requested on their job, as the log's rows say.
 
-    `jobs` has the job of each call, by the call's id.
+    `jobs` has the job of each call, by the call's id; the id itself for a call on no one job.
     """
     query = select(AUDIT.c.request_id, AUDIT.c.target_request_id).where(
         AUDIT.c.request_id.in_(jobs), AUDIT.c.outcome == Outcome.REQUESTED
@@ -140,7 +140,7 @@ def requested_among(connection: Connection, jobs: Mapping[uuid.UUID, str]) -> fr
     return frozenset(
         request
         for request, target in connection.execute(query)
-        if target == mask_tokens(jobs[request])
+        if (str(request) if target is None else target) == mask_tokens(jobs[request])
     )
 
 

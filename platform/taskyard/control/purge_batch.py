@@ -20,6 +20,7 @@ from taskyard import audit, outbox
 from taskyard.access import Action
 from taskyard.audit import Outcome
 from taskyard.control.operator_verb import VerbCall
+from taskyard.errors import Refused
 from taskyard.jobs.states import Event
 from taskyard.jobs.verb_refusals import refusal_text
 from taskyard.records import (
@@ -38,8 +39,13 @@ __all__ = ["RELAY_AFTER", "Cancelled", "cancel_batch"]
 RELAY_AFTER: Final = timedelta(seconds=60)
 """When a relay carries out what a purge has requested and, since it died, not answered.
 
-A batch takes well under a second; while a server is slow, relay and purge give one answer.
+After the same time without a batch it also answers the request of the purge itself. A batch takes
+well under a second; while a server is slow, relay and purge give one answer.
 """
+
+_ANSWERED: Final = (
+    f"it did nothing for {RELAY_AFTER.total_seconds():.0f} s, so a relay has answered its request"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,15 +82,19 @@ def cancel_batch(
 ) -> list[Cancelled]:
     """Request, carry out and answer the cancel of each job; return what became of each.
 
-    Each target has the facts about its job for the audit log. Raises redis-py's errors and
-    SQLAlchemy's: the jobs may be cancelled then, and a relay answers the requests.
+    Each target has the facts about its job for the audit log; none keeps only relays from the
+    request of the purge. Raises `Refused` before anything is done if a relay has answered that.
+    Raises redis-py's errors and SQLAlchemy's: the jobs may be cancelled then, and a relay answers
+    the requests.
     """
-    if not targets:
-        return []
     requests = [_Request(target, _row(call, target, seen)) for target, seen in targets]
     with engine.begin() as connection:
         audit.write_many(connection, [request.row for request in requests])
         outbox.put_many(connection, [_intent(call, each) for each in requests], RELAY_AFTER)
+        if not outbox.keep_ahead(connection, call.request_id, RELAY_AFTER):
+            raise Refused(_ANSWERED)
+    if not requests:
+        return []
     with engine.begin() as connection:
         # No relay takes these before the commit. One that a relay holds already, it answers.
         ours = outbox.lock_open(connection, [request.id for request in requests])

@@ -2,21 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing, contextmanager
 from functools import cache
 from typing import Any, Final
 
 from redis.exceptions import RedisError
-from sqlalchemy import Engine
+from sqlalchemy import Connection, Engine
 from sqlalchemy.exc import SQLAlchemyError
 
-from taskyard import audit
+from taskyard import audit, outbox
 from taskyard.access import Action, Identity
 from taskyard.audit import Outcome
 from taskyard.broker import QueueMessages, WaitingMessage, make_app
 from taskyard.control.operator_reasons import Mode, check_reason
 from taskyard.control.operator_verb import VerbCall, audited, check_queue_name
+from taskyard.control.purge_batch import RELAY_AFTER
 from taskyard.control.purge_outcome import PurgeCounts, PurgeOutcome, Waiting
 from taskyard.control.purge_rules import embedded
 from taskyard.control.purge_run import PurgeRun, ReportsRevoked
@@ -80,6 +81,7 @@ def purge_queue(
 
     Raises `NotPermitted`, `InvalidReason`, `InvalidPayload`, `NotFound` and `Refused`, each of them
     audited; `GateClosed`; the servers' errors before anything is done, and `PurgeStopped` after.
+    If the process dies, a relay answers the purge's request.
     """
     call = VerbCall(Action.PURGE_QUEUE, identity, reason, on_behalf_of)
     with audited(engine, call):
@@ -97,9 +99,16 @@ def purge_queue(
                 Gate(records.settings.namespace, records.client).check(connection)
                 detail = {"queue": queue, "waiting": waiting, "delayed": delayed}
                 call.write(connection, Outcome.REQUESTED, detail)
+                outbox.put_many(connection, [_intent(call)], RELAY_AFTER)
         report = _reporter(records.settings, queue, app)
         run = PurgeRun(engine, records, messages, call, queue, report=report, progress=progress)
         return _run(engine, call, run, messages, queue, waiting=waiting, delayed=delayed)
+
+
+def _intent(call: VerbCall) -> outbox.Intent:
+    """Return the intent with which a relay answers the request if this process dies."""
+    request = call.request_id
+    return outbox.Intent(request, call.action.value, str(request), epoch=0, payload={})
 
 
 def _messages_of(publisher: AnyQueuePublisher, queue: str) -> QueueMessages:
@@ -183,7 +192,7 @@ def _run(
         remaining = messages.count()
         with engine.begin() as connection:
             detail = {**run.counts.document(), "remaining": remaining}
-            audit.answer(connection, call.request_id, Outcome.APPLIED, detail)
+            _answer(connection, call, queue, Outcome.APPLIED, detail)
     except failures as error:
         raise _stopped(engine, call, run.counts, queue, error) from error
     return PurgeOutcome(call.request_id, queue, waiting, remaining, run.counts)
@@ -200,13 +209,30 @@ def _stopped(
     stopped = PurgeStopped(queue, cause, counts.document())
     try:
         with engine.begin() as connection:
-            audit.answer(connection, call.request_id, audit.refused(stopped), counts.document())
+            _answer(connection, call, queue, audit.refused(stopped), counts.document())
     except (SQLAlchemyError, ServerUnreachable, ServerRefused) as lost:
         log.error(
-            "the purge of queue %s has stopped, and the audit log has its request without an "
-            "answer: %s",
+            "the purge of queue %s has stopped, and Postgres does not take its answer for the "
+            "audit log, so a relay answers its request: %s",
             queue,
             lost,
             extra={"action": "purge_not_audited", "queue": queue},
         )
     return stopped
+
+
+def _answer(
+    connection: Connection, call: VerbCall, queue: str, outcome: str, detail: Mapping[str, object]
+) -> None:
+    """Answer the purge's request, unless a relay has."""
+    if outbox.finish_own(connection, call.request_id):
+        audit.answer(connection, call.request_id, outcome, detail)
+        return
+    log.warning(
+        "the purge of queue %s was silent for so long that a relay has answered its request %s in "
+        "the audit log; what it did is: %s",
+        queue,
+        call.request_id,
+        dict(detail),
+        extra={"action": "purge_answered_by_relay", "queue": queue},
+    )

@@ -1,6 +1,12 @@
 """The outbox: intents, committed with their audit row; the relay carries them out later."""
 
-from taskyard.outbox.bulk_intents import lock_open, put_many, release_many
+from taskyard.outbox.bulk_intents import (
+    finish_own,
+    keep_ahead,
+    lock_open,
+    put_many,
+    release_many,
+)
 from taskyard.outbox.intents import (
     BULK_ABOVE,
     CARRIED_OUT,
@@ -27,7 +33,9 @@ __all__ = [
     "claim_again",
     "finish",
     "finish_many",
+    "finish_own",
     "is_bulk",
+    "keep_ahead",
     "lock_older",
     "lock_open",
     "postpone_many",

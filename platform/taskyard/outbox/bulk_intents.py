@@ -1,4 +1,4 @@
-"""Many intents whose writer carries them out itself, and leaves to the relay what it cannot end.
+"""Intents whose writer carries them out itself, and leaves to the relay what it cannot end.
 
 The intents are committed before anything is done, with a time from which on relays may take them:
 if the writer dies, a relay carries them out.
@@ -17,7 +17,7 @@ from taskyard.database.bulk_write import insert_from_arrays, write_rows
 from taskyard.database.tables import OUTBOX
 from taskyard.outbox.intents import Intent
 
-__all__ = ["lock_open", "put_many", "release_many"]
+__all__ = ["finish_own", "keep_ahead", "lock_open", "put_many", "release_many"]
 
 _COLUMNS: Final = ("id", "kind", "job_id", "epoch", "payload", "bulk")
 _PUT: Final = insert_from_arrays(OUTBOX, _COLUMNS)
@@ -56,6 +56,22 @@ def lock_open(connection: Connection, ids: Collection[uuid.UUID]) -> set[uuid.UU
     return set(connection.scalars(query))
 
 
+def keep_ahead(connection: Connection, intent_id: uuid.UUID, relay_after: timedelta) -> bool:
+    """Keep relays from an intent for another `relay_after`; return False if it is done.
+
+    While a relay holds the intent, wait for it.
+    """
+    return _set_open(connection, intent_id, not_before=_now() + relay_after)
+
+
+def finish_own(connection: Connection, intent_id: uuid.UUID) -> bool:
+    """Mark an intent as carried out by its writer; return False if a relay has done it.
+
+    While a relay holds the intent, wait for it. Only who gets True may answer the request.
+    """
+    return _set_open(connection, intent_id, done_at=_now())
+
+
 def release_many(connection: Connection, ids: Collection[uuid.UUID]) -> None:
     """Leave locked intents to the relays, from now on."""
     _set(connection, ids, not_before=None)
@@ -63,6 +79,11 @@ def release_many(connection: Connection, ids: Collection[uuid.UUID]) -> None:
 
 def _now() -> Any:
     return func.clock_timestamp()
+
+
+def _set_open(connection: Connection, intent_id: uuid.UUID, **values: Any) -> bool:
+    still_open = (OUTBOX.c.id == intent_id) & OUTBOX.c.done_at.is_(None)
+    return connection.execute(update(OUTBOX).where(still_open).values(**values)).rowcount == 1
 
 
 def _set(connection: Connection, ids: Collection[uuid.UUID], **values: Any) -> None:

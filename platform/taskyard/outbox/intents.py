@@ -46,7 +46,8 @@ _DUE: Final = func.coalesce(OUTBOX.c.not_before, OUTBOX.c.created_at)
 class Intent:
     """An intent: an action outside Postgres that the relay must carry out.
 
-    `id` is the id of the request. `bulk` is the lane: that of bulk verbs, or that of single ones.
+    `id` is the id of the request; it is also the `job_id` of a request that is for no one job.
+    `bulk` is the lane: that of bulk verbs, or that of single ones.
     """
 
     id: uuid.UUID
@@ -56,6 +57,11 @@ class Intent:
     payload: Mapping[str, Any]
     attempts: int = 0
     bulk: bool = False
+
+    @property
+    def is_for_a_job(self) -> bool:
+        """Whether the request is for one job, not for a whole queue."""
+        return self.job_id != str(self.id)
 
 
 def is_bulk(targets: int) -> bool:

@@ -13,9 +13,11 @@ from typing import Final
 from sqlalchemy import Connection
 
 from taskyard import audit
+from taskyard.access import Action
 from taskyard.control.live_verb import KINDS
 from taskyard.control.replay import KIND
 from taskyard.outbox import Intent
+from taskyard.relay.answer_silent_purge import answer_silent_purges
 from taskyard.relay.carry_out_replay import carry_out_replays
 from taskyard.relay.carry_out_verb import carry_out_verbs
 from taskyard.relay.ports import Ports
@@ -25,9 +27,10 @@ __all__ = ["carry_out"]
 
 _CarryOut = Callable[[Connection, Ports, Sequence[Intent]], Mapping[uuid.UUID, Result]]
 
-_BY_KIND: Final[Mapping[str, _CarryOut]] = {KIND: carry_out_replays} | dict.fromkeys(
-    KINDS, carry_out_verbs
-)
+_BY_KIND: Final[Mapping[str, _CarryOut]] = {
+    KIND: carry_out_replays,
+    Action.PURGE_QUEUE.value: answer_silent_purges,
+} | dict.fromkeys(KINDS, carry_out_verbs)
 """What carries out the intents of a kind. Add a kind here; one that cannot be carried out together
 with others goes through its intents one by one."""
 

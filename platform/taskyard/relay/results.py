@@ -169,7 +169,9 @@ def log_results(intents: Sequence[Intent], results: Results, backoff: FailureBac
 
 def _log(intent: Intent, result: Result, backoff: FailureBackoff) -> None:
     request, what = str(intent.id), f"the {intent.kind} of a job is postponed"
-    facts = {"job_id": intent.job_id, "request": request}
+    facts = {"request": request}
+    if intent.is_for_a_job:
+        facts["job_id"] = intent.job_id
     match result:
         case Applied() | Refused():
             backoff.succeeded(what, request)
@@ -203,9 +205,8 @@ def _log_answer(intent: Intent, result: Applied | Refused, facts: Mapping[str, s
     action = ("relay_refused" if refused else "relay_applied") if replay else "relay_answered"
     log.log(
         logging.WARNING if refused and replay else logging.INFO,
-        "the request to %s job %s is %s",
-        intent.kind,
-        intent.job_id,
+        "the request to %s is %s",
+        f"{intent.kind} job {intent.job_id}" if intent.is_for_a_job else intent.kind,
         outcome,
         extra={"action": action, **facts},
     )
