@@ -279,7 +279,8 @@ class KillSwitchOn(TaskyardError):
             return f"what Redis has for {name} cannot be read, so it counts as on"
         end = "without an end" if self.until is None else f"until {_moment(self.until)}"
         others = f". On are also: {', '.join(self.others)}" if self.others else ""
-        return f"{name} is on since {_moment(self.since)}, {end}; reason: {self.reason}{others}"
+        reason = f"reason: {self.reason}" if self.reason else "no reason is stored"
+        return f"{name} is on since {_moment(self.since)}, {end}; {reason}{others}"
 
     def _next(self) -> str:
         if self.since is None:

@@ -19,6 +19,8 @@ from taskyard.jobs.states import State
 from taskyard.ops.embedded.waiting import until
 from taskyard.switches import Mode
 
+pytestmark = pytest.mark.slow
+
 PAUSE, TYPE = "pause queue:exec", "kill type:exec_act"
 # A dead worker's messages return after this; the heartbeat alone would take 10 s.
 VISIBILITY_S = 2

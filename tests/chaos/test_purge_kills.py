@@ -23,6 +23,8 @@ from taskyard.control import purge_batch
 from taskyard.jobs.states import State
 from taskyard.records import OperatorVerbs, Records
 
+pytestmark = pytest.mark.slow
+
 JOBS = 5
 SILENT = (
     "refused: the purge ended before it said what it did; {} jobs were cancelled (see its jobs' "
@@ -141,7 +143,6 @@ def test_what_a_dead_purge_has_requested_the_relay_carries_out(
     eventually(lambda: scene.depth() == JOBS, "no message has left the queue")
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("broker", BROKERS)
 def test_a_killed_command_is_repeated_and_a_worker_skips_what_it_left(
     broker: str, servers: Servers, empty_database: Engine, database_url: str, tmp_path: Path

@@ -26,7 +26,7 @@ from taskyard.database.tables import OUTBOX
 from taskyard.errors import PurgeStopped
 from taskyard.install import AnyQueuePublisher
 from taskyard.jobs.states import State
-from taskyard.records import Records
+from taskyard.records import OperatorVerbs, Records
 from taskyard.relay import answer_silent_purge
 
 SILENT = (
@@ -34,6 +34,8 @@ SILENT = (
     "rows); run it again"
 )
 # The command, killed at a call of a function: its module, its name, and which of its calls.
+pytestmark = pytest.mark.slow
+
 KILLED = """
 import importlib, os, runpy, signal, sys
 module, name, at = sys.argv.pop(1), sys.argv.pop(1), int(sys.argv.pop(1))
@@ -63,7 +65,6 @@ def answers(scene: PurgeScene) -> list[str]:
     return [row["outcome"] for row in scene.rows(request)]
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(
     ("function", "at", "cancelled"),
     [
@@ -121,9 +122,9 @@ def test_each_batch_keeps_the_relays_from_the_request_of_its_purge(
     scene: PurgeScene, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     scene.enqueue_many(450)
-    original = Records.cancel_many
+    original = OperatorVerbs.many
 
-    def cancel_late(records: Records, *arguments: Any) -> Any:
+    def cancel_late(verbs: OperatorVerbs, *arguments: Any) -> Any:
         # As if the last batch were nearly so long ago that a relay takes over.
         with scene.database.begin() as connection:
             (request,) = scene.purges()
@@ -131,9 +132,9 @@ def test_each_batch_keeps_the_relays_from_the_request_of_its_purge(
             moved = update(OUTBOX).where(OUTBOX.c.id == request).values(not_before=due)
             connection.execute(moved)
         run_relay_once(scene)
-        return original(records, *arguments)
+        return original(verbs, *arguments)
 
-    monkeypatch.setattr(Records, "cancel_many", cancel_late)
+    monkeypatch.setattr(OperatorVerbs, "many", cancel_late)
     assert scene.purge().counts.cancelled == 450
     assert answers(scene) == ["requested", "applied"]
     scene.relay_all()

@@ -32,6 +32,8 @@ from taskyard.database.tables import AUDIT
 from taskyard.records.job_keys import Keys
 from taskyard.switches import Mode, SwitchState
 
+pytestmark = pytest.mark.slow
+
 # Relay and operators: by the role that they have in production.
 AS_RUNTIME = True
 
@@ -160,7 +162,6 @@ def await_in_redis(harness: SwitchHarness, wanted: SwitchState, what: str) -> fl
     return monotonic() - began
 
 
-@pytest.mark.slow
 def test_after_a_flush_and_a_restart_of_redis_a_switch_is_in_force_within_five_seconds(
     harness: SwitchHarness, server: RedisServer, variables: dict[str, str], tmp_path: Path
 ) -> None:
@@ -183,7 +184,6 @@ def test_after_a_flush_and_a_restart_of_redis_a_switch_is_in_force_within_five_s
         eventually(lambda: harness.outcomes(lifted.request_id) == answered, "its outcome")
 
 
-@pytest.mark.slow
 def test_what_is_turned_while_postgres_is_down_is_in_both_stores_when_it_is_back(
     harness: SwitchHarness, variables: dict[str, str], database_url: str, tmp_path: Path
 ) -> None:

@@ -486,8 +486,9 @@ def shells(tmp_path: Path, servers: Servers, database: Database) -> Callable[[st
 
 
 def last_finding(url: str) -> str:
-    found = list(look_at(url))[-1]
-    return f"{found.level}: {found.detail}"
+    """The last finding that does not speak of seals, which a slow test's rows wait for too long."""
+    found = [finding for finding in look_at(url) if "for a seal" not in finding.detail]
+    return f"{found[-1].level}: {found[-1].detail}"
 
 
 def test_check_says_by_which_role_it_came_and_what_that_may_do(database: Database) -> None:

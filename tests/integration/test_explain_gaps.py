@@ -26,6 +26,8 @@ from taskyard.jobs.states import State
 from taskyard.records import GONE_S
 from taskyard.settings import load
 
+pytestmark = pytest.mark.slow
+
 # Mirror, relay, reconcile and operators: by the role that they have in production.
 AS_RUNTIME = True
 NOWHERE = "redis://:hunter2@127.0.0.1:1/0"

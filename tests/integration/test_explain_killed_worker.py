@@ -13,6 +13,8 @@ from support.yard import ServerHarness, fresh_settings
 from taskyard.control.explain import CauseKind as K
 from taskyard.jobs.states import State
 
+pytestmark = pytest.mark.slow
+
 # Operators: by the role that they have in production.
 AS_RUNTIME = True
 # Each program that opens Taskyard's Redis transport returns dead workers' messages.

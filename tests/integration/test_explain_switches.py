@@ -22,6 +22,8 @@ from taskyard.control.explain import CauseKind as K
 from taskyard.jobs.states import State
 from taskyard.switches import Kind, RedisSwitches, SwitchField, SwitchScope
 
+pytestmark = pytest.mark.slow
+
 # Mirror, relay, reconcile and operators: by the role that they have in production.
 AS_RUNTIME = True
 

@@ -14,6 +14,8 @@ from support.legacy import Legacy
 from support.legacy_fixtures import TRANSPORTS, legacy_on
 from support.waiting import SOON_S, eventually
 
+pytestmark = pytest.mark.slow
+
 HELD_LOG = "a switch holds queue"
 FREE_LOG = "no switch holds queue"
 

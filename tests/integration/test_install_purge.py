@@ -25,6 +25,8 @@ from taskyard.install import AnyQueuePublisher
 from taskyard.records import Records
 from taskyard.store import connect
 
+pytestmark = pytest.mark.slow
+
 # Mirror, relay, reconcile and operators: by the role that they have in production.
 AS_RUNTIME = True
 

@@ -20,6 +20,8 @@ from taskyard.client import JobHandle
 from taskyard.database.tables import AUDIT
 from taskyard.jobs.states import State
 
+pytestmark = pytest.mark.slow
+
 # Mirror, relay, reconcile and operators: by the role that they have in production.
 AS_RUNTIME = True
 
@@ -94,7 +96,6 @@ def test_a_chord_whose_parts_are_purged_fails(
         assert type(result.result) is ChordError
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("broker", BROKERS)
 def test_ten_thousand_jobs_are_purged_in_well_under_a_minute(
     broker: str, servers: Servers, empty_database: Engine

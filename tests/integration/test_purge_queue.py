@@ -43,6 +43,8 @@ from taskyard.mirror.store_letters import store_letters
 from taskyard.records import Run, VerbApplied, VerbTarget
 from taskyard.wire import RawMessage
 
+pytestmark = pytest.mark.slow
+
 # Mirror, relay, reconcile and operators: by the role that they have in production.
 AS_RUNTIME = True
 

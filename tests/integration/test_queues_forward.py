@@ -26,6 +26,8 @@ from taskyard.settings import Settings
 from taskyard.store import connect
 from taskyard.wire import Stamp
 
+pytestmark = pytest.mark.slow
+
 
 class Scene:
     """Queues at RabbitMQ without any worker."""

@@ -28,6 +28,8 @@ from taskyard.relay import Relay, read_letters
 from taskyard.settings import Settings
 from taskyard.wire import Letter
 
+pytestmark = pytest.mark.slow
+
 # Mirror, relay, reconcile and operators: by the role that they have in production.
 AS_RUNTIME = True
 

@@ -119,18 +119,13 @@ def test_a_message_in_a_queue_without_workers_moves_when_one_comes_or_the_relay_
     assert last(scene, outcome)["outcome"] == "applied"
 
 
-def test_a_rerouted_job_is_rerouted_again_and_the_first_request_hears_that(scene: Scene) -> None:
+def test_a_rerouted_job_is_rerouted_again_and_both_requests_are_applied(scene: Scene) -> None:
     job = scene.harness.act(countdown=3, value=9)
     first = reroute(scene, job, "locator")
     second = reroute(scene, job, "plan")
     assert last(scene, second)["outcome"] == "applied"
-    if scene.settings.need_broker_url().startswith("amqp"):
-        assert last(scene, first)["outcome"].startswith(
-            f"refused: job {job.job_id} was not rerouted, because it is not the job that was asked "
-            "for: it was replayed or rerouted meanwhile"
-        )
-    else:
-        assert last(scene, first)["outcome"] == "applied", "the relay fetched its message"
+    # The first one changed the record, before the second did.
+    assert last(scene, first)["outcome"] == "applied"
     assert (job.result(SOON_S), job.record().queue) == (9, "plan")
 
 

@@ -105,12 +105,13 @@ def test_a_reroute_that_waits_for_its_message_is_applied_when_the_job_is_reroute
     assert scene.outcomes(second) == [["requested", "applied"]]
 
 
-def test_a_reroute_that_was_not_carried_out_is_refused_when_another_came_before_it(
+def test_a_reroute_that_was_not_carried_out_is_withdrawn_by_a_newer_one(
     scene: Scene,
 ) -> None:
     job = scene.harness.act()
     first = scene.control.reroute(job.job_id, "plan", reason=WHY)
     late = scene.control.reroute(job.job_id, "locator", reason=WHY)
     scene.relay_all()
-    assert scene.outcomes(first) == [["requested"]]
-    assert scene.outcomes(late)[0][1].startswith("refused: ")
+    withdrawn = f"refused: withdrawn by request {late.request_id}, which asks to reroute the job; "
+    assert scene.outcomes(first) == [["requested", f"{withdrawn}nothing was done"]]
+    assert (scene.outcomes(late), job.record().queue) == ([["requested"]], "locator")

@@ -21,6 +21,8 @@ from taskyard.records import VerbTarget
 from taskyard.settings import Settings
 from taskyard.switches import Mode
 
+pytestmark = pytest.mark.slow
+
 PAUSE = "pause queue:exec"
 PREFETCHED = 6
 # Taskyard publishes a message again when it has returned ten times.
@@ -347,7 +349,6 @@ def only_rabbitmq(settings: Settings) -> None:
         pytest.skip("Redis releases parked messages at once")
 
 
-@pytest.mark.slow
 @pytest.mark.usefixtures("only_rabbitmq")
 def test_rabbitmq_looks_again_every_half_minute(
     harness: ServerHarness, switches: HeldSwitches, start_worker: Callable[..., Worker]

@@ -29,7 +29,7 @@ def command(
     queue: Annotated[str, typer.Argument(help="The queue that the jobs were moved out of.")],
     json: Json = False,
 ) -> None:
-    """Forward the messages of moved jobs out of a RabbitMQ queue that no worker reads.
+    """Forward moved jobs out of a RabbitMQ queue that no worker reads.
 
     Takes at most 10,000 messages; all others go back to where they were. Needs an identity that
     may reroute jobs of this queue; the reroutes themselves are in the audit log. At Redis the relay
