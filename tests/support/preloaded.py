@@ -219,12 +219,21 @@ def _attend(connection: socket.socket) -> NoReturn:
     """Start one program, send its process id, wait for it, send its exit code."""
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     text, files, _, _ = socket.recv_fds(connection, MAX_REQUEST, 3)
+    request = json.loads(text)
+    told, tells = os.pipe()
     pid = os.fork()
     if pid == 0:
         connection.close()
-        _become(json.loads(text), files)
-    for file in files:
+        os.close(told)
+        if request["new_session"]:
+            os.setsid()
+        os.close(tells)
+        _become(request, files)
+    for file in (*files, tells):
         os.close(file)
+    # Whoever hears the id may kill the session at once, so there must be one.
+    os.read(told, 1)
+    os.close(told)
     connection.send(str(pid).encode())
     _, status = os.waitpid(pid, 0)
     try:
@@ -250,8 +259,6 @@ def _become(request: Mapping[str, Any], files: Sequence[int]) -> NoReturn:
 def _prepare(request: Mapping[str, Any], files: Sequence[int]) -> None:
     signal.signal(signal.SIGINT, signal.default_int_handler)
     atexit._clear()
-    if request["new_session"]:
-        os.setsid()
     for number, file in enumerate(files):
         os.dup2(file, number)
         os.close(file)
