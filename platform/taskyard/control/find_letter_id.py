@@ -9,6 +9,7 @@ from typing import Final
 from sqlalchemy import Connection, select
 
 from taskyard.access import Identity
+from taskyard.database.moved_rows import read_again
 from taskyard.database.tables import LETTERS
 from taskyard.database.visible_rows import seen_by
 from taskyard.errors import NotFound, Refused
@@ -37,7 +38,7 @@ def find_id(connection: Connection, name: str | uuid.UUID, identity: Identity | 
     query = select(LETTERS.c.id).where(LETTERS.c.id.between(low, high)).order_by(LETTERS.c.id)
     if low != high:
         query = seen_by(identity, query, queue=LETTERS.c.queue, domain=LETTERS.c.domain)
-    found: list[uuid.UUID] = list(connection.scalars(query.limit(_SHOWN + 1)))
+    found: list[uuid.UUID] = [row["id"] for row in read_again(connection, query.limit(_SHOWN + 1))]
     if not found:
         raise NotFound(f"there is no dead letter {str(name)!r}. See: taskyard dlq list")
     if len(found) > 1:

@@ -14,6 +14,7 @@ from sqlalchemy import Engine, Select, func, select
 from taskyard.access import Identity
 from taskyard.control.find_letter_id import find_id
 from taskyard.database.job_filter import of_job
+from taskyard.database.moved_rows import read_again
 from taskyard.database.tables import LETTERS
 from taskyard.database.visible_rows import seen_by
 from taskyard.errors import NotFound, Refused
@@ -132,10 +133,10 @@ def show(
     """
     with engine.connect() as connection:
         query = select(LETTERS).where(LETTERS.c.id == find_id(connection, name, identity))
-        row = connection.execute(_seen_by(identity, query)).mappings().one_or_none()
-    if row is None:
+        rows = read_again(connection, _seen_by(identity, query))
+    if not rows:
         raise NotFound(f"there is no dead letter {str(name)!r}. See: taskyard dlq list")
-    return _shown(dict(row))
+    return _shown(dict(rows[0]))
 
 
 def count(attempts: Sequence[Mapping[str, Any]]) -> int:

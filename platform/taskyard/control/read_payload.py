@@ -16,6 +16,7 @@ from taskyard.control.find_letter_id import find_id
 from taskyard.control.operator_reasons import Mode, check_reason
 from taskyard.control.operator_verb import UNKNOWN_QUEUE, VerbCall, audited
 from taskyard.control.replayed_message import captured
+from taskyard.database.moved_rows import read_again
 from taskyard.database.tables import LETTERS
 from taskyard.wire import RawMessage
 
@@ -43,7 +44,7 @@ def read_payload(
         with engine.begin() as connection:
             call.dead_letter_id = find_id(connection, letter_id, identity)
             query = select(LETTERS).where(LETTERS.c.id == call.dead_letter_id)
-            row = dict(connection.execute(query).mappings().one())
+            row = dict(read_again(connection, query)[0])
             call.target_request_id = row["original_request_id"]
             call.permit_on(row["queue"] or UNKNOWN_QUEUE, domain=row["domain"])
             message = captured(row)

@@ -31,6 +31,7 @@ from taskyard.control.operator_verb import (
 from taskyard.control.replay_eligibility import Candidate, check_replayable
 from taskyard.control.replayed_message import Edit, captured, check_identity, edited
 from taskyard.control.withdraw_older import withdraw_older
+from taskyard.database.moved_rows import read_again
 from taskyard.database.tables import AUDIT, LETTERS
 from taskyard.jobs import Category
 from taskyard.jobs.letter_states import LetterStatus
@@ -115,7 +116,7 @@ def replay(
 def _lock(connection: Connection, name: str | uuid.UUID, call: VerbCall) -> dict[str, Any]:
     call.dead_letter_id = find_id(connection, name, call.identity)
     query = select(LETTERS).where(LETTERS.c.id == call.dead_letter_id).with_for_update()
-    row = dict(connection.execute(query).mappings().one())
+    row = dict(read_again(connection, query)[0])
     call.target_request_id = row["original_request_id"]
     return row
 

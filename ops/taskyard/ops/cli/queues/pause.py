@@ -39,8 +39,8 @@ def command(
 ) -> None:
     """Pause a queue: workers take nothing from it, and services may still enqueue.
 
-    What runs runs on; what waits stays in the queue. A paused queue may be paused again, with another
-    end or reason. --break-glass and --sign are as in `kill on`.
+    What runs runs on; what waits stays in the queue. A paused queue may be paused again, with
+    another end or reason. --break-glass and --sign are as in `kill on`.
     """
     how = How(reason, lasts, until, force, dry_run, break_glass, sign, valid_for, subject, json)
     run_turn(Kind.PAUSE, f"queue:{queue}", Mode.HOLD, how)
