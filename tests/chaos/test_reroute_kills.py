@@ -72,6 +72,9 @@ class Scene:
         self.worker.launch()
 
 
+pytestmark = pytest.mark.slow
+
+
 @pytest.fixture(scope="module", params=BROKERS)
 def scene(
     request: pytest.FixtureRequest, servers: Servers, tmp_path_factory: pytest.TempPathFactory

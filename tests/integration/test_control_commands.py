@@ -349,6 +349,7 @@ def test_a_credential_for_other_arguments_or_of_a_lower_role_is_denied(scene: Sc
     scene.harness.await_end(job)
 
 
+@pytest.mark.slow
 def test_a_signer_bound_to_queues_binds_no_queue_to_the_messages_of_another(scene: Scene) -> None:
     own, plan = "own-" + uuid.uuid4().hex[:8], scene.settings.broker_name("plan")
 

@@ -59,6 +59,7 @@ def test_what_replaces_a_task_that_another_worker_ran_has_its_id_and_runs(
                 assert record["type"] == "legacy.become"
 
 
+@pytest.mark.slow
 def test_in_a_fleet_of_both_transports_each_killed_worker_leaves_its_jobs_to_the_others(
     servers: Servers, tmp_path: Path
 ) -> None:

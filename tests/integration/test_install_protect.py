@@ -98,6 +98,7 @@ def test_a_killed_process_costs_nothing_but_time(app: Legacy, tasks: Any) -> Non
     assert "lose" in app.events(result.id)
 
 
+@pytest.mark.slow
 def test_a_task_that_kills_its_process_each_time_is_poison(app: Legacy, tasks: Any) -> None:
     result = tasks.crash.delay(99)
     letter = app.await_letter(result.id)

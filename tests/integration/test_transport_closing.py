@@ -155,8 +155,8 @@ def silent(way: Proxy) -> None:
 
 
 # Of a silent server only the busiest: each step waits for its answer as long as it may.
-CASES = [(doing, fault) for doing in STATES for fault in (dead, cut)]
-CASES += [(STATES[3], silent), (STATES[-1], silent)]
+CASES = [pytest.param(doing, fault) for doing in STATES for fault in (dead, cut)]
+CASES += [pytest.param(doing, silent, marks=pytest.mark.slow) for doing in (STATES[3], STATES[-1])]
 
 
 @pytest.mark.parametrize(

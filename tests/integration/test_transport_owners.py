@@ -79,6 +79,7 @@ def test_the_messages_of_a_killed_consumer_are_back_within_seconds(post: Post) -
         assert taken.await_count(5) == list(range(5))
 
 
+@pytest.mark.slow
 def test_a_living_consumer_keeps_its_messages_longer_than_its_heartbeat_lives(post: Post) -> None:
     post.send(1)
     with holder(post, 1), post.taking("other") as survivor:
@@ -329,6 +330,7 @@ def _swept(post: Post, channel: object) -> bool:
     return bool(post.waiting())
 
 
+@pytest.mark.slow
 def test_an_infinite_priority_does_not_keep_a_dead_owners_messages(post: Post) -> None:
     post.send(1)
     [raw] = post.waiting()
