@@ -28,6 +28,7 @@ NAMESPACE = "acme"
 KEYS = (
     "job:*", "lifecycle*", "celery-task*", "delayed*", "unacked*", "heartbeats", "_kombu*",
     "acme.*", "letters*", "notes*", "result*", "places", "broker", "*.pidbox*", "celeryev*",
+    "switches*",
 )  # fmt: skip
 JOBS = 6
 WATCHED_S = 6.0
