@@ -164,9 +164,9 @@ def _effects(job: History) -> Iterator[str]:
 
 def _attempts(events: Sequence[Done]) -> list[tuple[Done, Event | None]]:
     """Each begin with the event that came next, other than a request to cancel."""
-    told = [done for done in events if done.event is not Event.REQUEST_CANCEL]
-    pairs = [(done, after.event) for done, after in pairwise(told) if done.event is Event.BEGIN]
-    last = [(done, None) for done in told[-1:] if done.event is Event.BEGIN]
+    history = [done for done in events if done.event is not Event.REQUEST_CANCEL]
+    pairs = [(done, after.event) for done, after in pairwise(history) if done.event is Event.BEGIN]
+    last = [(done, None) for done in history[-1:] if done.event is Event.BEGIN]
     return [*pairs, *last]
 
 

@@ -1,4 +1,4 @@
-"""`taskyard queues purge`: what a person at a shell and a script are asked, told and refused."""
+"""`taskyard queues purge` in a shell and in a script: what it asks, prints and refuses."""
 
 from __future__ import annotations
 
@@ -96,8 +96,8 @@ def test_a_purge_says_what_it_did_in_text_and_json(desk: Desk) -> None:
 def test_refusals_have_their_exit_codes_and_name_the_remedy(desk: Desk) -> None:
     (job,) = desk.scene.enqueue(1)
     words = ("--reason", WHY, "--confirm", "1")
-    nobody = desk.purge(*words, TASKYARD_TRUST_LOCAL="")
-    assert nobody.code == 6
+    unidentified = desk.purge(*words, TASKYARD_TRUST_LOCAL="")
+    assert unidentified.code == 6
     unknown = desk.run("purge", "exce", *words)
     assert (unknown.code, "there is no queue 'exce'" in unknown.err) == (4, True), unknown.err
     silent = desk.purge("--reason", "testing", "--confirm", "1")

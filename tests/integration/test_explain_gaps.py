@@ -120,7 +120,7 @@ def test_what_the_broker_never_confirmed_is_published_by_the_command(
         pytest.skip("in one Redis record and message are written together")
 
     def fail(messages: Sequence[object]) -> list[PublishFailed]:
-        return [PublishFailed("the broker is away") for _ in messages]
+        return [PublishFailed("the broker does not answer") for _ in messages]
 
     with monkeypatch.context() as patch:
         patch.setattr(harness.yard.publisher, "publish_many", fail)

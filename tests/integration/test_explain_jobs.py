@@ -264,7 +264,7 @@ def test_programs_ask_control_and_a_bound_identity_hears_of_its_own_queues_alone
         return found if found.causes[0].kind is K.NO_CONSUMER else None
 
     # The worker of an earlier test, which was killed, counts as alive for some seconds.
-    answer = eventually(unread, "nobody reads the queue")
+    answer = eventually(unread, "the queue has no consumer")
     assert answer.state == "accepted"
 
     bound = Identity("eve@example.com", via="token", role=Role.VIEWER, queues=frozenset({"plan"}))
